@@ -1,0 +1,11 @@
+//! From flows to owners: who sent this, and how we know.
+//!
+//! Pure. Unknown is a value, never a made-up process.
+
+mod evidence;
+mod lookup;
+mod process;
+
+pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
+pub use lookup::Lookup;
+pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};

@@ -1,0 +1,158 @@
+//! A process as the owner of flows, and all that is known of it.
+//!
+//! Paths, arguments and names come from whoever wrote the program: they are
+//! bytes, and every output escapes them.
+
+use std::sync::Arc;
+
+use bstr::{BString, ByteSlice};
+
+use crate::time::Timestamp;
+
+/// What names a process for ever: pid and start time. A pid alone is reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct ProcessKey {
+    /// The process id in the initial pid namespace.
+    pub pid: u32,
+    /// Nanoseconds from boot to the start of the process; procfs rounds to
+    /// 10 ms. 0 where the source does not tell (captures, `--owners`).
+    pub start: u64,
+}
+
+/// A process: one execution of one program. An `exec` makes a new value with the same key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Which process.
+    pub key: ProcessKey,
+    /// The file that runs.
+    pub executable: Option<Executable>,
+    /// The arguments, `argv[0]` first; chosen by whoever started it.
+    pub command_line: Vec<BString>,
+    /// The working directory.
+    pub working_directory: Option<BString>,
+    /// The effective user.
+    pub user: Option<User>,
+    /// The effective group id.
+    pub gid: Option<u32>,
+    /// The user who logged in, whoever the process runs as (audit `loginuid`).
+    pub login_user: Option<User>,
+    /// Parents, the nearest first.
+    pub ancestors: Vec<Ancestor>,
+    /// The control group's path below its mount.
+    pub cgroup: Option<Arc<str>>,
+    /// The systemd unit, from the control group.
+    pub unit: Option<Arc<str>>,
+    /// The systemd slice, from the control group.
+    pub slice: Option<Arc<str>>,
+    /// The container, from the control group.
+    pub container: Option<Container>,
+    /// The network namespace's inode number.
+    pub network_namespace: Option<u32>,
+    /// When the process started, in wall-clock time.
+    pub started_at: Option<Timestamp>,
+}
+
+/// The file that a process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Executable {
+    /// The absolute path, without the kernel's ` (deleted)`.
+    pub path: BString,
+    /// What kind of file.
+    pub kind: ExecutableKind,
+    /// The SHA-256 of its content in hexadecimal, where it was asked for.
+    pub sha256: Option<Arc<str>>,
+    /// The package that installed it, where one did.
+    pub package: Option<Arc<str>>,
+}
+
+/// What kind of file a process runs: the rule field `exe.kind`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecutableKind {
+    /// A file that is still at its path.
+    File,
+    /// A file that was removed or replaced while it ran.
+    Deleted,
+    /// Memory only (`memfd_create`): there never was a file.
+    Memfd,
+    /// The kernel.
+    Kernel,
+    /// Not known.
+    #[default]
+    Unknown,
+}
+
+/// A user by number and, where it is known, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct User {
+    /// The numeric id in the initial user namespace.
+    pub uid: Option<u32>,
+    /// The name.
+    pub name: Option<Arc<str>>,
+}
+
+/// A parent, grandparent and so on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ancestor {
+    /// The process id.
+    pub pid: u32,
+    /// The path of its executable.
+    pub executable: Option<BString>,
+    /// Its arguments.
+    pub command_line: Vec<BString>,
+}
+
+/// The container that a process runs in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Container {
+    /// The runtime's id.
+    pub id: Arc<str>,
+    /// `docker`, `containerd`, `podman`, `crio`, `lxc`, `systemd-nspawn`.
+    pub runtime: Option<Arc<str>>,
+    /// The name that people gave it.
+    pub name: Option<Arc<str>>,
+    /// The image it was made from.
+    pub image: Option<Arc<str>>,
+    /// The Kubernetes pod.
+    pub pod: Option<Arc<str>>,
+    /// The Kubernetes namespace.
+    pub namespace: Option<Arc<str>>,
+}
+
+impl Process {
+    /// The path of the executable, where it is known.
+    pub fn executable_path(&self) -> Option<&[u8]> {
+        self.executable.as_ref().map(|executable| executable.path.as_bytes())
+    }
+
+    /// The last segment of the executable's path.
+    pub fn executable_name(&self) -> Option<&[u8]> {
+        let path = self.executable_path()?;
+        path.rsplit_str("/").next().filter(|name| !name.is_empty())
+    }
+
+    /// The arguments in one line, a space between them.
+    pub fn command_line_text(&self) -> BString {
+        bstr::join(" ", &self.command_line).into()
+    }
+}
+
+impl ExecutableKind {
+    /// The word for it in rules and alerts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Deleted => "deleted",
+            Self::Memfd => "memfd",
+            Self::Kernel => "kernel",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Default for ProcessKey {
+    /// No process: pid 0 is the kernel's idle task and owns no flow.
+    fn default() -> Self {
+        Self { pid: 0, start: 0 }
+    }
+}

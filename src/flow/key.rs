@@ -1,0 +1,175 @@
+//! The flow key: transport, local end, remote end (RFC 7011, RFC 5103).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::packet::{Address, Endpoint, FiveTuple, FrameDirection, Protocol};
+
+/// What makes two packets belong to one flow, whichever way they went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// This host's end.
+    pub local: Endpoint,
+    /// The other end, where `bytes_out` go.
+    pub remote: Endpoint,
+    /// The network namespace in which the flow lives.
+    pub namespace: Namespace,
+}
+
+/// A network namespace by its inode number; 0 where it is not known, as in a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Namespace(pub u32);
+
+/// Who opened the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// This host.
+    Outbound,
+    /// The other end.
+    Inbound,
+    /// Both ends are this host.
+    Local,
+}
+
+/// What kind of place an address is, by the IANA special-purpose registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// This host.
+    Loopback,
+    /// One link.
+    LinkLocal,
+    /// RFC 1918, RFC 4193, RFC 6598.
+    Private,
+    /// A group of hosts, or every host of a link.
+    Multicast,
+    /// Set aside for another purpose.
+    Special,
+    /// The Internet.
+    Public,
+}
+
+/// The addresses that belong to this host.
+///
+/// Where neither end of a flow is known to be local, the sender of the flow's
+/// first packet is taken as local.
+#[derive(Debug, Clone, Default)]
+pub struct LocalAddresses {
+    networks: Vec<IpNet>,
+}
+
+impl LocalAddresses {
+    /// Addresses and networks that are this host's own.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self { networks: networks.into_iter().collect() }
+    }
+
+    /// Whether the address is this host's own.
+    pub fn contains(&self, address: Address) -> bool {
+        if self.networks.is_empty() {
+            return false;
+        }
+        let ip: IpAddr = address.ip();
+        self.networks.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
+    /// The key of a packet's flow and the way the packet went, or `None`
+    /// where only the flow's first packet can tell.
+    pub fn orient(&self, tuple: &FiveTuple, hint: Option<FrameDirection>) -> Option<(FlowKey, FrameDirection)> {
+        let way = match hint {
+            Some(way) => way,
+            None if self.contains(tuple.source.address) => FrameDirection::Out,
+            None if self.contains(tuple.destination.address) => FrameDirection::In,
+            None => return None,
+        };
+        Some((FlowKey::of(tuple, way), way))
+    }
+}
+
+impl FlowKey {
+    /// The key of a five-tuple that went `way`.
+    #[inline]
+    pub fn of(tuple: &FiveTuple, way: FrameDirection) -> Self {
+        let (local, remote) = match way {
+            FrameDirection::Out => (tuple.source, tuple.destination),
+            FrameDirection::In => (tuple.destination, tuple.source),
+        };
+        Self { protocol: tuple.protocol, local, remote, namespace: Namespace::default() }
+    }
+
+    /// The same flow seen from the other end.
+    #[inline]
+    pub fn reversed(self) -> Self {
+        Self { local: self.remote, remote: self.local, ..self }
+    }
+}
+
+impl Scope {
+    /// The scope of an address.
+    ///
+    /// The documentation networks (RFC 5737, RFC 3849, RFC 9637) count as
+    /// public: on a real network they never occur, and in examples and tests
+    /// of rules they stand for the Internet.
+    pub fn of(address: Address) -> Self {
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                match (a, b, c) {
+                    (127, ..) => Self::Loopback,
+                    (169, 254, _) => Self::LinkLocal,
+                    (10, ..) | (192, 168, _) => Self::Private,
+                    (172, 16..=31, _) | (100, 64..=127, _) => Self::Private,
+                    (224..=239, ..) | (255, 255, 255) => Self::Multicast,
+                    (0, ..) | (240..=255, ..) | (192, 0, 0) | (198, 18..=19, _) => Self::Special,
+                    (192, 88, 99) => Self::Special,
+                    _ => Self::Public,
+                }
+            }
+            IpAddr::V6(ip) => match ip.segments() {
+                [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
+                [0xfe80..=0xfebf, ..] => Self::LinkLocal,
+                [0xfc00..=0xfdff, ..] => Self::Private,
+                [0xff00..=0xffff, ..] => Self::Multicast,
+                [0x2001, 0..=0x1ff, ..] | [0x100, 0, 0, 0, ..] => Self::Special,
+                [0x5f00, ..] => Self::Special,
+                [0x2000..=0x3fff, ..] | [0x64, 0xff9b, ..] => Self::Public,
+                _ => Self::Special,
+            },
+        }
+    }
+}
+
+impl Direction {
+    /// The word for it in rules, alerts and flows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl Scope {
+    /// The word for it in rules, alerts and flows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link_local",
+            Self::Private => "private",
+            Self::Multicast => "multicast",
+            Self::Special => "special",
+            Self::Public => "public",
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Egret: which program is sending how much to where, is that more than
+//! policy allows, and who must know now?
+//!
+//! ```text
+//! capture -> packet -> flow -> attribution -> window -> rule -> alert -> dispatch
+//!  (edge)   |------------------- pure, wired by engine -------------|    (edge)
+//! ```
+
+pub mod time;
+pub mod units;
+
+pub mod packet;
+
+pub mod flow;
+
+pub mod attribution;
+
+pub mod names;
+
+pub mod rule;
+
+pub mod alert;
+
+pub mod capture;
+
+pub mod resolve;

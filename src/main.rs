@@ -1,0 +1,3 @@
+//! The `egret` program; everything is in the library.
+
+fn main() {}

@@ -1,0 +1,14 @@
+//! The edge beside the engine: answers "who owns this flow?" from the running system.
+
+use crate::attribution::{Attribution, Lookup};
+
+/// Something that can name the owner of a flow.
+///
+/// Runs on a thread of its own: a slow `/proc` never stops a packet.
+pub trait ProcessResolver: Send {
+    /// The owner as far as it can be told at this moment.
+    ///
+    /// [`Attribution::Pending`] means "ask again": nothing is known yet, and
+    /// the flow is too young to give up on.
+    fn resolve(&mut self, lookup: &Lookup) -> Attribution;
+}

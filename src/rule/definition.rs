@@ -1,0 +1,215 @@
+//! A rule as it is meant: nothing in it can be wrong any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::rule::{Field, Threshold};
+
+/// One rule of the set.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// What people read.
+    pub metadata: Arc<Metadata>,
+    /// What makes a group; empty means one group for the whole host.
+    pub group_by: Vec<Field>,
+    /// When it is too much.
+    pub trigger: Trigger,
+    /// How an alert of this rule lives.
+    pub life: Life,
+    /// How much the rule may hold and say.
+    pub limits: Limits,
+    /// Receivers named by the rule itself.
+    pub outputs: Vec<Arc<str>>,
+    /// Whether those replace the routing tree instead of adding to it.
+    pub outputs_only: bool,
+}
+
+/// What people read of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Metadata {
+    /// The slug that names the rule.
+    pub id: Arc<str>,
+    /// One line.
+    pub title: String,
+    /// A paragraph.
+    pub description: String,
+    /// How far the rule has come.
+    pub status: RuleStatus,
+    /// How bad a match is.
+    pub severity: Severity,
+    /// How sure a match is.
+    pub confidence: Confidence,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// ATT&CK technique ids.
+    pub attack: Vec<String>,
+    /// Links, runbooks first.
+    pub references: Vec<String>,
+    /// Who looks after the rule.
+    pub owner: Option<String>,
+    /// What to do when it fires.
+    pub note: Option<String>,
+    /// The pack's name.
+    pub pack: Option<String>,
+    /// The pack's revision.
+    pub revision: Option<u64>,
+}
+
+/// How bad a match is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum Severity {
+    Info,
+    Low,
+    #[default]
+    Medium,
+    High,
+    Critical,
+}
+
+/// How sure a match is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum Confidence {
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+/// How far a rule has come. A `draft` is checked and not evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum RuleStatus {
+    Draft,
+    Test,
+    #[default]
+    Stable,
+    Deprecated,
+}
+
+/// What makes a rule fire.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// Sums over sliding windows.
+    When(When),
+    /// Every new matching flow.
+    Each,
+}
+
+/// Conditions on sums over sliding windows; all must hold for one group at the same time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct When {
+    /// The window of thresholds that name none of their own.
+    pub window: Duration,
+    /// All of these must hold.
+    pub all: Vec<Clause>,
+}
+
+/// One condition of a `when`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Clause {
+    /// A metric against a limit.
+    Threshold(Threshold),
+    /// At least one of these.
+    Any(Vec<Clause>),
+    /// All of these.
+    All(Vec<Clause>),
+}
+
+/// How an alert lives (delivery.md calls it the state machine).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Life {
+    /// How long the condition must hold before the alert fires.
+    pub pending_for: Duration,
+    /// How long an alert stays firing after the condition last held.
+    pub keep_firing_for: Duration,
+    /// Conditions that must hold for it to resolve, beside the trigger no longer holding.
+    pub resolve: Vec<Threshold>,
+    /// How long after it resolved the same group stays quiet.
+    pub cooldown: Duration,
+    /// What to do when the data stops.
+    pub no_data: NoData,
+    /// When to say it again.
+    pub realert: Option<Realert>,
+    /// When to say it louder.
+    pub escalate: Vec<Escalation>,
+}
+
+/// What an alert does when its data stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoData {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It resolves.
+    Resolve,
+    /// That is an alert of its own.
+    Alert,
+}
+
+/// When a firing alert is said again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Realert {
+    /// After this time.
+    pub every: Option<Duration>,
+    /// When its first value has grown by this factor.
+    pub on_growth: Option<f64>,
+    /// `every` doubles up to this.
+    pub max_every: Option<Duration>,
+}
+
+/// A firing alert becomes more severe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Escalation {
+    /// All of these must hold.
+    pub when: Vec<Clause>,
+    /// The new severity.
+    pub severity: Severity,
+    /// Further receivers.
+    pub outputs: Vec<Arc<str>>,
+}
+
+/// How much a rule may hold and say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Groups held at once; the lightest leave first.
+    pub max_groups: usize,
+    /// Alerts said within a time; further ones are counted.
+    pub max_alerts: Option<AlertCap>,
+}
+
+/// At most `count` alerts within `per`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlertCap {
+    /// How many.
+    pub count: u32,
+    /// Within which time.
+    pub per: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_groups: 20_000, max_alerts: None }
+    }
+}
+
+impl Severity {
+    /// All of them, the mildest first.
+    pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! One test binary; the files beside this one are its modules.
