@@ -24,3 +24,5 @@ pub mod alert;
 pub mod capture;
 
 pub mod resolve;
+
+pub mod cli;

@@ -1,0 +1,17 @@
+//! Reads the command line and hands over to the subcommand.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::args::{Arguments, Command};
+use crate::cli::{completions, exit, man};
+
+/// The whole program; its value is the exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    exit::conclude(match &arguments.command {
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
+    })
+}
