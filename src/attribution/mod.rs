@@ -5,7 +5,9 @@
 mod evidence;
 mod lookup;
 mod process;
+mod record;
 
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
+pub use record::FlowRecord;

@@ -3,9 +3,9 @@
 //! Pure. Bounded: what does not fit is counted.
 
 mod counters;
+mod end_reason;
 mod key;
-mod record;
 
 pub use counters::Counters;
+pub use end_reason::FlowEndReason;
 pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
-pub use record::{FlowEndReason, FlowRecord};
