@@ -2,11 +2,13 @@
 //!
 //! Pure. Unknown is a value, never a made-up process.
 
+mod cgroup;
 mod evidence;
 mod lookup;
 mod process;
 mod record;
 
+pub use cgroup::Cgroup;
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
