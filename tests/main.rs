@@ -1,1 +1,3 @@
 //! One test binary; the files beside this one are its modules.
+
+mod architecture;
