@@ -7,9 +7,11 @@ mod evidence;
 mod lookup;
 mod process;
 mod record;
+mod update;
 
 pub use cgroup::Cgroup;
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
 pub use record::FlowRecord;
+pub use update::FlowUpdate;

@@ -8,10 +8,11 @@ mod field;
 mod metric;
 mod observation;
 
+pub use crate::flow::FlowState;
 pub use definition::{
     AlertCap, Clause, Confidence, Escalation, Life, Limits, Metadata, NoData, Realert, Rule, RuleStatus, Severity,
     Trigger, When,
 };
 pub use field::{Field, Value};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
-pub use observation::{DnsQuery, FlowState, Host, Observation};
+pub use observation::{DnsQuery, Host, Observation};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attribution::Attribution;
-use crate::flow::{Counters, Direction, FlowKey};
+use crate::flow::{Counters, Direction, FlowKey, FlowState};
 use crate::names::{Application, DestinationName, Place};
 use crate::time::Timestamp;
 
@@ -38,21 +38,6 @@ pub struct Observation<'a> {
     pub host: &'a Host,
 }
 
-/// Whether a flow is open: the rule field `flow.state`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlowState {
-    /// Opened, not answered.
-    New,
-    /// Both ends have sent.
-    #[default]
-    Established,
-    /// Ended in the ordinary way.
-    Closed,
-    /// Refused, reset before an answer, or never answered.
-    Failed,
-}
-
 /// A DNS question that a process asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsQuery {
@@ -72,16 +57,4 @@ pub struct Host {
     /// Tags from the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
-}
-
-impl FlowState {
-    /// The word for it in rules.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Established => "established",
-            Self::Closed => "closed",
-            Self::Failed => "failed",
-        }
-    }
 }

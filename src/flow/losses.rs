@@ -1,0 +1,14 @@
+//! What a capture lost: blindness that the engine must be able to tell.
+
+/// What a source lost, as running totals since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CaptureLosses {
+    /// Frames that the kernel dropped for want of buffer space.
+    pub kernel_dropped: u64,
+    /// Frames that the interface dropped.
+    pub interface_dropped: u64,
+    /// Frames or updates dropped between the source and the engine.
+    pub queue_dropped: u64,
+    /// Updates whose flow or owner the kernel programs could not hold.
+    pub table_full: u64,
+}
