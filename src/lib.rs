@@ -21,6 +21,8 @@ pub mod rule;
 
 pub mod alert;
 
+pub mod view;
+
 pub mod capture;
 
 pub mod resolve;

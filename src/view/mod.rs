@@ -1,0 +1,9 @@
+//! What people and programs look at: values made from the state, never the state itself.
+//!
+//! Pure.
+
+mod flow;
+mod owner;
+
+pub use flow::{FLOW_COLUMNS, FlowView};
+pub use owner::OwnerView;
