@@ -3,13 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rule::{Field, Threshold};
+use crate::rule::{Active, Condition, Field, Metric, Quantity, Schedule, Threshold};
+use crate::time::Timestamp;
 
 /// One rule of the set.
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// What people read.
     pub metadata: Arc<Metadata>,
+    /// Which flows count at all.
+    pub condition: Condition,
+    /// Flows that do not count although the condition holds.
+    pub exceptions: Vec<Arc<Exception>>,
+    /// When the rule is in force.
+    pub active: Active,
+    /// What decides whether windows survive a reload: condition, groups, windows and metrics.
+    pub fingerprint: u64,
     /// What makes a group; empty means one group for the whole host.
     pub group_by: Vec<Field>,
     /// When it is too much.
@@ -22,6 +31,36 @@ pub struct Rule {
     pub outputs: Vec<Arc<str>>,
     /// Whether those replace the routing tree instead of adding to it.
     pub outputs_only: bool,
+}
+
+/// Flows that a rule lets pass. Their bytes are not lost: alerts show them as excluded.
+#[derive(Debug, Clone)]
+pub struct Exception {
+    /// Its name, unique within the rule.
+    pub name: Arc<str>,
+    /// Which flows.
+    pub condition: Condition,
+    /// Only during this schedule.
+    pub during: Option<Arc<Schedule>>,
+    /// Above this the exception stops applying.
+    pub budget: Option<ExceptionBudget>,
+    /// From this moment on it no longer applies.
+    pub expires: Option<Timestamp>,
+    /// Who asked for it.
+    pub owner: Option<String>,
+    /// Why it was given.
+    pub reason: Option<String>,
+}
+
+/// How much an exception lets pass within a sliding time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExceptionBudget {
+    /// What is measured; a sum or a count.
+    pub metric: Metric,
+    /// How much.
+    pub limit: Quantity,
+    /// Within which sliding time.
+    pub per: Duration,
 }
 
 /// What people read of a rule.

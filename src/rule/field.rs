@@ -4,8 +4,6 @@ use std::fmt;
 
 use bstr::{BString, ByteSlice};
 
-use crate::attribution::Process;
-use crate::flow::Scope;
 use crate::packet::Address;
 use crate::rule::Observation;
 
@@ -140,118 +138,10 @@ impl Field {
         Self::ALL.iter().copied().find(|field| field.name() == name)
     }
 
-    /// The field's value in one observation.
+    /// The field's value in one observation, to keep.
     pub fn value(self, seen: &Observation<'_>) -> Value {
-        let process = seen.attribution.process().map(AsRef::as_ref);
-        match self {
-            Self::SrcIp => Value::Ip(seen.key.local.address),
-            Self::SrcPort => Value::Number(seen.key.local.port.into()),
-            Self::DstIp => Value::Ip(seen.key.remote.address),
-            Self::DstPort => Value::Number(seen.key.remote.port.into()),
-            Self::DstScope => text(Scope::of(seen.key.remote.address).name()),
-            Self::Direction => text(seen.direction.name()),
-            Self::Proto => text(seen.key.protocol.to_string()),
-            Self::L7 => text(seen.application.name()),
-            Self::Iface => optional(seen.interface),
-            Self::Netns => match seen.key.namespace.0 {
-                0 => Value::Missing,
-                inode => Value::Number(inode.into()),
-            },
-            Self::DstDomain => optional(seen.name.and_then(|name| name.domain.as_deref())),
-            Self::DstDomainSource => optional(seen.name.and_then(|name| name.source).map(|source| source.name())),
-            Self::DstDomainTrust => optional(seen.name.map(|name| name.trust.name())),
-            Self::DstSni => optional(seen.name.and_then(|name| name.sni.as_deref())),
-            Self::DstDns => optional(seen.name.and_then(|name| name.dns.as_deref())),
-            Self::DstRegisteredDomain => optional(seen.name.and_then(|name| name.registered_domain.as_deref())),
-            Self::DstAsn => number(seen.place.and_then(|place| place.asn)),
-            Self::DstAsOrg => optional(seen.place.and_then(|place| place.organization.as_deref())),
-            Self::DstCountry => optional(seen.place.and_then(|place| place.country.as_deref())),
-            Self::Attribution => text(seen.attribution.certainty().name()),
-            Self::Evidence => text(seen.attribution.evidence().map_or("none", |evidence| evidence.name())),
-            Self::FlowBytesOut => Value::Number(seen.totals.bytes_out.0),
-            Self::FlowBytesIn => Value::Number(seen.totals.bytes_in.0),
-            Self::FlowAge => Value::Number(seen.now.since(seen.first).as_secs()),
-            Self::FlowState => text(seen.state.name()),
-            Self::DnsRegisteredDomain => optional(seen.dns.and_then(|query| query.registered_domain.as_deref())),
-            Self::Host => text(&*seen.host.name),
-            Self::HostTags => Value::List(seen.host.tags.iter().map(|tag| tag.as_bytes().into()).collect()),
-            _ => process.map_or(Value::Missing, |process| self.of_process(process)),
-        }
+        self.fact(seen).to_value()
     }
-
-    /// The value of a field that only the owner decides; `Missing` for every other field.
-    pub fn of_process(self, process: &Process) -> Value {
-        let executable = process.executable.as_ref();
-        let container = process.container.as_ref();
-        let parent = process.ancestors.first();
-        match self {
-            Self::Exe => optional(process.executable_path()),
-            Self::ExeName => optional(process.executable_name()),
-            Self::ExeKind => text(executable.map_or("unknown", |executable| executable.kind.name())),
-            Self::ExeSha256 => optional(executable.and_then(|executable| executable.sha256.as_deref())),
-            Self::ExePackage => optional(executable.and_then(|executable| executable.package.as_deref())),
-            Self::Cmdline if process.command_line.is_empty() => Value::Missing,
-            Self::Cmdline => Value::Text(process.command_line_text()),
-            Self::Args if process.command_line.is_empty() => Value::Missing,
-            Self::Args => Value::List(process.command_line.clone()),
-            Self::Cwd => optional(process.working_directory.as_deref()),
-            Self::Pid => Value::Number(process.key.pid.into()),
-            Self::Ppid => number(parent.map(|parent| parent.pid)),
-            Self::StartTime => {
-                process.started_at.and_then(|at| u64::try_from(at.as_secs()).ok()).map_or(Value::Missing, Value::Number)
-            }
-            Self::ParentExe => optional(parent.and_then(|parent| parent.executable.as_deref())),
-            Self::ParentCmdline => match parent {
-                Some(parent) if !parent.command_line.is_empty() => {
-                    Value::Text(bstr::join(" ", &parent.command_line).into())
-                }
-                _ => Value::Missing,
-            },
-            Self::AncestorExe => {
-                let paths: Vec<BString> =
-                    process.ancestors.iter().filter_map(|ancestor| ancestor.executable.clone()).collect();
-                if paths.is_empty() { Value::Missing } else { Value::List(paths) }
-            }
-            Self::User => user_value(process.user.as_ref()),
-            Self::Uid => number(process.user.as_ref().and_then(|user| user.uid)),
-            Self::LoginUser => user_value(process.login_user.as_ref()),
-            Self::Auid => number(process.login_user.as_ref().and_then(|user| user.uid)),
-            Self::Gid => number(process.gid),
-            Self::ContainerId => optional(container.map(|container| &*container.id)),
-            Self::ContainerName => optional(container.and_then(|container| container.name.as_deref())),
-            Self::ContainerImage => optional(container.and_then(|container| container.image.as_deref())),
-            Self::ContainerRuntime => optional(container.and_then(|container| container.runtime.as_deref())),
-            Self::Pod => optional(container.and_then(|container| container.pod.as_deref())),
-            Self::KubernetesNamespace => optional(container.and_then(|container| container.namespace.as_deref())),
-            Self::Cgroup => optional(process.cgroup.as_deref()),
-            Self::Unit => optional(process.unit.as_deref()),
-            Self::Slice => optional(process.slice.as_deref()),
-            _ => Value::Missing,
-        }
-    }
-}
-
-fn user_value(user: Option<&crate::attribution::User>) -> Value {
-    match user {
-        Some(user) => match (&user.name, user.uid) {
-            (Some(name), _) => text(&**name),
-            (None, Some(uid)) => text(uid.to_string()),
-            (None, None) => Value::Missing,
-        },
-        None => Value::Missing,
-    }
-}
-
-fn text(text: impl AsRef<[u8]>) -> Value {
-    Value::Text(text.as_ref().into())
-}
-
-fn optional<T: AsRef<[u8]> + ?Sized>(value: Option<&T>) -> Value {
-    value.map_or(Value::Missing, text)
-}
-
-fn number(value: Option<u32>) -> Value {
-    value.map_or(Value::Missing, |value| Value::Number(value.into()))
 }
 
 fn serialize_text<S: serde::Serializer>(value: &BString, serializer: S) -> Result<S::Ok, S::Error> {

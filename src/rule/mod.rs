@@ -3,16 +3,26 @@
 //! Pure. A rule has three forms: as written (the YAML), as meant ([`Rule`])
 //! and as running (its windows). Only the first can be wrong.
 
+mod condition;
 mod definition;
+mod fact;
 mod field;
 mod metric;
 mod observation;
+mod pattern;
+mod rule_set;
+mod schedule;
 
 pub use crate::flow::FlowState;
+pub use condition::{Condition, Quantifier, Test};
 pub use definition::{
-    AlertCap, Clause, Confidence, Escalation, Life, Limits, Metadata, NoData, Realert, Rule, RuleStatus, Severity,
-    Trigger, When,
+    AlertCap, Clause, Confidence, Escalation, Exception, ExceptionBudget, Life, Limits, Metadata, NoData, Realert,
+    Rule, RuleStatus, Severity, Trigger, When,
 };
+pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
 pub use observation::{DnsQuery, Host, Observation};
+pub use pattern::{Addresses, Domains, Numbers, Pattern, TextPattern, Texts};
+pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
+pub use schedule::{Active, Schedule};
