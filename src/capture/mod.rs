@@ -1,4 +1,6 @@
 //! Where traffic enters: interfaces, files and the kernel's own counters.
 
+pub mod live;
+
 pub use crate::attribution::FlowUpdate;
 pub use crate::flow::CaptureLosses;

@@ -1,0 +1,452 @@
+//! Live capture with libpcap: one interface, several, or `any`.
+//!
+//! A thread of its own polls the handles and copies what they hold into
+//! batches. Batches come from a fixed pool: while none is free nothing is
+//! taken out of the kernel's ring, so a slow consumer costs frames only when
+//! that ring is full too, and the kernel counts them.
+//!
+//! Not immediate mode: a wake-up a packet costs twenty times as much as a
+//! wake-up a block. Non-blocking handles under `poll`: with `TPACKET_V3` the
+//! read timeout starts with the first packet, so a read of a quiet link never
+//! returns.
+
+mod batch;
+mod interface;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use caps::{CapSet, Capability};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pcap::{Active, Linktype, Precision};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tracing::{info, warn};
+
+pub use batch::Batch;
+use batch::{Buffers, Record, Stamps};
+
+use crate::flow::CaptureLosses;
+use crate::packet::LinkType;
+use crate::units::Bytes;
+
+/// What to capture.
+#[derive(Debug, Clone)]
+pub struct CaptureSettings {
+    /// The interfaces' names; [`ANY`] for all of them.
+    pub interfaces: Vec<String>,
+    /// A filter in libpcap's language (pcap-filter(7)).
+    pub filter: Option<String>,
+    /// How much of each frame is kept, at least [`MIN_SNAPLEN`].
+    pub snaplen: Bytes,
+    /// The kernel's ring for each interface, at least [`MIN_BUFFER`].
+    pub buffer: Bytes,
+    /// For how long the kernel gathers frames before it hands them over.
+    pub latency: Duration,
+    /// Whether frames for other hosts are captured too.
+    pub promiscuous: bool,
+}
+
+/// The pseudo-interface that captures on every interface.
+pub const ANY: &str = "any";
+
+/// Less cuts TCP options and IPv6 extension headers.
+pub const MIN_SNAPLEN: Bytes = Bytes(96);
+
+/// The least ring that is worth having.
+pub const MIN_BUFFER: Bytes = Bytes(64 * 1024);
+
+impl Default for CaptureSettings {
+    fn default() -> Self {
+        Self {
+            interfaces: vec![ANY.to_owned()],
+            filter: None,
+            snaplen: Bytes(256),
+            buffer: Bytes(16 * 1024 * 1024),
+            latency: Duration::from_millis(20),
+            promiscuous: false,
+        }
+    }
+}
+
+/// Why a capture cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// A name that no interface has.
+    #[error("no interface `{name}`{}; there is {}", suggestion(.nearest), .present.join(", "))]
+    NoSuchInterface {
+        /// What was asked for.
+        name: String,
+        /// The name that was probably meant.
+        nearest: Option<String>,
+        /// The interfaces that there are.
+        present: Vec<String>,
+    },
+    /// No interface was named.
+    #[error("no interface to capture on is named")]
+    NoInterface,
+    /// The process may not capture.
+    #[error("capturing on `{interface}` needs CAP_NET_RAW: run as root, or `setcap cap_net_raw=ep` the program")]
+    Permission {
+        /// On which interface.
+        interface: String,
+    },
+    /// libpcap refused.
+    #[error("cannot open a capture on interface `{interface}`")]
+    Open {
+        /// On which interface.
+        interface: String,
+        /// What libpcap says.
+        #[source]
+        source: pcap::Error,
+    },
+    /// The filter is not in libpcap's language.
+    #[error("the capture filter `{filter}` is not valid on interface `{interface}`")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// On which interface.
+        interface: String,
+        /// What libpcap says.
+        #[source]
+        source: pcap::Error,
+    },
+    /// A snapshot length that would cut headers.
+    #[error("a snaplen of {0} cuts headers: use at least {MIN_SNAPLEN}")]
+    Snaplen(Bytes),
+    /// A buffer that is too small or too large for libpcap.
+    #[error("a capture buffer of {0} cannot work: use {MIN_BUFFER} to 2 GB")]
+    Buffer(Bytes),
+    /// The operating system gave no thread.
+    #[error("cannot start the capture thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A running capture. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Capture {
+    batches: Receiver<Batch>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Opens every interface and starts the capture thread.
+    pub fn open(settings: &CaptureSettings) -> Result<Self, LiveError> {
+        if settings.snaplen < MIN_SNAPLEN || i32::try_from(settings.snaplen.0).is_err() {
+            return Err(LiveError::Snaplen(settings.snaplen));
+        }
+        if settings.buffer < MIN_BUFFER || i32::try_from(settings.buffer.0).is_err() {
+            return Err(LiveError::Buffer(settings.buffer));
+        }
+        let mut taps = Vec::new();
+        for name in interface::without_doubles(&settings.interfaces) {
+            taps.push(Tap { handle: Some(Handle::open(&name, settings)?), name, retry_at: Instant::now() });
+        }
+        if taps.is_empty() {
+            return Err(LiveError::NoInterface);
+        }
+        let (free_sender, free) = bounded(POOL_BATCHES);
+        for _ in 0..POOL_BATCHES {
+            // The channel holds as many as the loop makes, and both ends live.
+            let _ = free_sender.try_send(Buffers::default());
+        }
+        let (sender, batches) = bounded(POOL_BATCHES);
+        let counters = Arc::new(Counters::default());
+        let worker = Worker {
+            taps,
+            settings: settings.clone(),
+            sender,
+            free,
+            home: free_sender,
+            counters: Arc::clone(&counters),
+        };
+        let thread = std::thread::Builder::new()
+            .name("capture".to_owned())
+            .spawn(move || worker.run())
+            .map_err(LiveError::Thread)?;
+        Ok(Self { batches, counters, thread: Some(thread) })
+    }
+
+    /// Where the batches arrive. The channel closes when the capture has ended.
+    pub fn batches(&self) -> &Receiver<Batch> {
+        &self.batches
+    }
+
+    /// What has been lost since the capture was opened.
+    pub fn losses(&self) -> CaptureLosses {
+        CaptureLosses {
+            kernel_dropped: self.counters.kernel_dropped.load(Ordering::Relaxed),
+            interface_dropped: self.counters.interface_dropped.load(Ordering::Relaxed),
+            ..Default::default()
+        }
+    }
+
+    /// Ends the capture. Batches that were handed over can still be received.
+    pub fn stop(&self) {
+        self.counters.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the capture thread panicked");
+        }
+    }
+}
+
+/// Running totals that the capture thread writes and anyone may read.
+#[derive(Debug, Default)]
+struct Counters {
+    kernel_dropped: AtomicU64,
+    interface_dropped: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// One interface, whether or not it exists at the moment.
+struct Tap {
+    name: String,
+    handle: Option<Handle>,
+    retry_at: Instant,
+}
+
+/// An open libpcap handle and what its frames have in common.
+struct Handle {
+    capture: pcap::Capture<Active>,
+    stamps: Stamps,
+    link_type: LinkType,
+    interface: u32,
+    loopback: Option<u32>,
+    dropped: u32,
+    interface_dropped: u32,
+}
+
+impl Handle {
+    fn open(name: &str, settings: &CaptureSettings) -> Result<Self, LiveError> {
+        let index = interface::index(name)?;
+        let failed = |source: pcap::Error| match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_RAW) {
+            Ok(false) => LiveError::Permission { interface: name.to_owned() },
+            _ => LiveError::Open { interface: name.to_owned(), source },
+        };
+        // Both were checked to fit when the capture was opened.
+        let [snaplen, buffer] =
+            [settings.snaplen, settings.buffer].map(|size| i32::try_from(size.0).unwrap_or(i32::MAX));
+        let mut capture = pcap::Capture::from_device(name)
+            .map_err(failed)?
+            .snaplen(snaplen)
+            .buffer_size(buffer)
+            .timeout(i32::try_from(settings.latency.as_millis()).unwrap_or(i32::MAX).max(1))
+            .promisc(settings.promiscuous)
+            .precision(Precision::Nano)
+            .open()
+            .map_err(failed)?;
+        if name == ANY
+            && let Err(error) = capture.set_datalink(Linktype::LINUX_SLL2)
+        {
+            // libpcap before 1.10 has version 1 only, which does not name the interface.
+            info!(%error, "frames of `any` will not name their interface");
+        }
+        if let Some(filter) = &settings.filter {
+            capture.filter(filter, true).map_err(|source| LiveError::Filter {
+                filter: filter.clone(),
+                interface: name.to_owned(),
+                source,
+            })?;
+        }
+        let stamps = batch::stamps_of(&capture);
+        // A raw link type is DLT_RAW (12 on Linux) to libpcap's handle and LINKTYPE_RAW (101) in files.
+        let link_type = match u32::try_from(capture.get_datalink().0).unwrap_or_default() {
+            12 => LinkType::RAW,
+            number => LinkType(number),
+        };
+        let capture = capture.setnonblock().map_err(failed)?;
+        let loopback = interface::index("lo").ok();
+        Ok(Self { capture, stamps, link_type, interface: index, loopback, dropped: 0, interface_dropped: 0 })
+    }
+
+    /// Copies what the ring holds, up to the batch's size.
+    fn read(&mut self, buffers: &mut Buffers) -> Result<(), pcap::Error> {
+        let Self { capture, stamps, link_type, interface, loopback, .. } = self;
+        let room = BATCH_FRAMES.saturating_sub(buffers.len());
+        capture.dispatch(Some(room.max(1)), |packet| {
+            let mut record = Record::new(packet.header, *stamps, *link_type, *interface);
+            record.read_cooked_header(packet.data, *loopback);
+            buffers.push(record, packet.data);
+        })?;
+        Ok(())
+    }
+
+    /// Drops since the last call; libpcap's totals are 32 bits wide and wrap.
+    fn drops(&mut self) -> Result<(u64, u64), pcap::Error> {
+        let now = self.capture.stats()?;
+        let deltas = (now.dropped.wrapping_sub(self.dropped), now.if_dropped.wrapping_sub(self.interface_dropped));
+        (self.dropped, self.interface_dropped) = (now.dropped, now.if_dropped);
+        Ok((deltas.0.into(), deltas.1.into()))
+    }
+}
+
+/// What the capture thread owns.
+struct Worker {
+    taps: Vec<Tap>,
+    settings: CaptureSettings,
+    sender: Sender<Batch>,
+    free: Receiver<Buffers>,
+    home: Sender<Buffers>,
+    counters: Arc<Counters>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut drops_read = Instant::now();
+        while !self.counters.stop.load(Ordering::Relaxed) {
+            if drops_read.elapsed() >= DROPS_INTERVAL {
+                drops_read = Instant::now();
+                self.count_drops();
+                self.reopen();
+            }
+            let mut buffers = match self.free.recv_timeout(POLL_TIMEOUT) {
+                Ok(buffers) => buffers,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.wait();
+            self.read(&mut buffers);
+            if !self.hand_over(buffers) {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// Waits until a ring has something or the timeout has passed.
+    fn wait(&self) {
+        let open: Vec<BorrowedFd<'_>> =
+            self.taps.iter().filter_map(|tap| tap.handle.as_ref()).map(|handle| handle.capture.as_fd()).collect();
+        let mut fds: Vec<PollFd<'_>> = open.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: POLL_TIMEOUT.subsec_nanos().into() };
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                warn!(%error, "cannot wait for frames");
+                std::thread::sleep(POLL_TIMEOUT);
+            }
+        }
+    }
+
+    fn read(&mut self, buffers: &mut Buffers) {
+        for tap in &mut self.taps {
+            let Some(handle) = &mut tap.handle else { continue };
+            if buffers.len() >= BATCH_FRAMES {
+                break;
+            }
+            if let Err(error) = handle.read(buffers) {
+                warn!(interface = %tap.name, %error, "the capture on this interface has ended; trying again each second");
+                tap.handle = None;
+                tap.retry_at = Instant::now() + RETRY_INTERVAL;
+            }
+        }
+        // The first tap would starve the others when it fills every batch alone.
+        self.taps.rotate_left(1);
+    }
+
+    /// Whether anyone still listens.
+    fn hand_over(&mut self, buffers: Buffers) -> bool {
+        if buffers.is_empty() {
+            // The pool has room for all its batches.
+            return self.home.try_send(buffers).is_ok();
+        }
+        self.sender.send(Batch::new(buffers, self.home.clone())).is_ok()
+    }
+
+    fn count_drops(&mut self) {
+        let (mut kernel, mut interface) = (0, 0);
+        for tap in &mut self.taps {
+            match tap.handle.as_mut().map(Handle::drops) {
+                Some(Ok((by_kernel, by_interface))) => {
+                    kernel += by_kernel;
+                    interface += by_interface;
+                    if by_kernel > 0 {
+                        warn!(interface = %tap.name, dropped = by_kernel, "capture is dropping packets");
+                    }
+                }
+                Some(Err(error)) => warn!(interface = %tap.name, %error, "cannot read the drop counters"),
+                None => {}
+            }
+        }
+        self.counters.kernel_dropped.fetch_add(kernel, Ordering::Relaxed);
+        self.counters.interface_dropped.fetch_add(interface, Ordering::Relaxed);
+    }
+
+    fn reopen(&mut self) {
+        for tap in self.taps.iter_mut().filter(|tap| tap.handle.is_none()) {
+            if tap.retry_at > Instant::now() {
+                continue;
+            }
+            tap.retry_at = Instant::now() + RETRY_INTERVAL;
+            if let Ok(handle) = Handle::open(&tap.name, &self.settings) {
+                info!(interface = %tap.name, "capturing on this interface again");
+                tap.handle = Some(handle);
+            }
+        }
+    }
+
+    /// Takes what the rings still hold, so that the end of a capture is complete.
+    fn finish(&mut self) {
+        for _ in 0..POOL_BATCHES {
+            let Ok(mut buffers) = self.free.try_recv() else { break };
+            self.read(&mut buffers);
+            if buffers.is_empty() || !self.hand_over(buffers) {
+                break;
+            }
+        }
+        self.count_drops();
+    }
+}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Batches in existence; what the consumer may lag behind before the kernel's ring fills.
+const POOL_BATCHES: usize = 32;
+
+/// Frames in one batch.
+const BATCH_FRAMES: usize = 2_048;
+
+/// How long a quiet link keeps the thread asleep, and with it how late a stop is noticed.
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How often the drop counters are read.
+const DROPS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often an interface that went away is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let small = CaptureSettings { snaplen: Bytes(64), ..Default::default() };
+        assert!(matches!(Capture::open(&small), Err(LiveError::Snaplen(Bytes(64)))));
+        let small = CaptureSettings { buffer: Bytes(4_000), ..Default::default() };
+        assert!(matches!(Capture::open(&small), Err(LiveError::Buffer(Bytes(4_000)))));
+        let none = CaptureSettings { interfaces: Vec::new(), ..Default::default() };
+        assert!(matches!(Capture::open(&none), Err(LiveError::NoInterface)));
+    }
+
+    #[test]
+    fn a_wrong_name_is_answered_with_the_right_one() {
+        let wrong = CaptureSettings { interfaces: vec!["l0".to_owned()], ..Default::default() };
+        let error = Capture::open(&wrong).unwrap_err().to_string();
+        assert!(error.starts_with("no interface `l0`, did you mean `lo`?; there is "), "{error}");
+        assert!(error.contains("any"), "{error}");
+    }
+}
