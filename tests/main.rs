@@ -1,3 +1,5 @@
 //! One test binary; the files beside this one are its modules.
 
 mod architecture;
+mod lists;
+mod support;

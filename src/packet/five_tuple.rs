@@ -37,7 +37,16 @@ impl Address {
 
     /// Whether this is an IPv4 address.
     pub fn is_v4(self) -> bool {
-        matches!(self.ip(), IpAddr::V4(_))
+        self.v4_bits().is_some()
+    }
+
+    /// The address as a number, where it is an IPv4 address.
+    #[inline]
+    pub const fn v4_bits(self) -> Option<u32> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some(u32::from_be_bytes([a, b, c, d])),
+            _ => None,
+        }
     }
 
     /// Whether this is `0.0.0.0` or `::`.
