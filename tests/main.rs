@@ -2,4 +2,5 @@
 
 mod architecture;
 mod lists;
+mod places;
 mod support;
