@@ -27,4 +27,6 @@ pub mod capture;
 
 pub mod resolve;
 
+pub mod runtime;
+
 pub mod cli;

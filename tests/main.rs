@@ -2,5 +2,6 @@
 
 mod architecture;
 mod lists;
+mod look_ups;
 mod places;
 mod support;

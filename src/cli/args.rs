@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cli::{completions, man};
+use crate::cli::{completions, geo, lists, man};
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
 #[derive(Debug, Parser)]
@@ -16,6 +16,10 @@ pub struct Arguments {
 /// One variant a subcommand; each has its own file beside this one.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say which network and country addresses are in
+    Geo(geo::Arguments),
+    /// Look into lists of networks, domains and AS numbers
+    Lists(lists::Arguments),
     /// Print the completions of a shell
     Completions(completions::Arguments),
     /// Write the manual pages

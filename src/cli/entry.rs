@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::args::{Arguments, Command};
-use crate::cli::{completions, exit, man};
+use crate::cli::{completions, exit, geo, lists, man};
 
 /// The whole program; its value is the exit code.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     exit::conclude(match &arguments.command {
         Command::Completions(arguments) => completions::run(arguments),
+        Command::Geo(arguments) => geo::run(arguments),
+        Command::Lists(arguments) => lists::run(arguments),
         Command::Man(arguments) => man::run(arguments),
     })
 }

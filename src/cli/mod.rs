@@ -6,6 +6,8 @@ pub mod terminal;
 
 mod completions;
 mod entry;
+mod geo;
+mod lists;
 mod man;
 
 pub use entry::main;

@@ -1,0 +1,91 @@
+//! `egret lists`: look into lists from the command line.
+
+use std::io::{BufRead, BufWriter, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use crate::cli::exit::Exit;
+use crate::cli::terminal;
+use crate::names::{List, normalize};
+use crate::runtime::load;
+
+/// What `egret lists` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What to do with lists.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say for each address on standard input whether a list holds it
+    ///
+    /// Domains and AS numbers are looked up, too. A line out is the line in and `true` or `false`.
+    Match(MatchArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct MatchArguments {
+    /// The list, in any of the usual forms
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print the entry that matched, too
+    #[arg(long)]
+    entry: bool,
+    /// Refuse a list of more entries
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    max_items: usize,
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    match &arguments.command {
+        Command::Match(arguments) => match_lines(arguments),
+    }
+}
+
+fn match_lines(arguments: &MatchArguments) -> anyhow::Result<Exit> {
+    let list = load::list(&arguments.file, arguments.max_items)?;
+    for rejected in &list.rejected {
+        terminal::warning(&format!("{}: {rejected}", arguments.file.display()));
+    }
+    let unsaid = list.counts.rejected - list.rejected.len();
+    if unsaid > 0 {
+        terminal::warning(&format!("{}: {unsaid} more such lines", arguments.file.display()));
+    }
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    let mut exit = Exit::Fine;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("cannot read standard input")?;
+        let probe = line.trim();
+        if probe.is_empty() {
+            continue;
+        }
+        let Some(found) = find(&list, probe) else {
+            terminal::error(&format!("`{probe}` is no address, domain or AS number"));
+            exit = Exit::Findings;
+            continue;
+        };
+        match found {
+            Some(entry) if arguments.entry => writeln!(out, "{probe} true {entry}")?,
+            found => writeln!(out, "{probe} {}", found.is_some())?,
+        }
+    }
+    out.flush()?;
+    Ok(exit)
+}
+
+/// The entry that holds the probe, or `None` for what cannot be looked up.
+fn find(list: &List, probe: &str) -> Option<Option<String>> {
+    if let Ok(address) = probe.parse::<IpAddr>() {
+        return Some(list.networks.find(address.into()).map(|entry| entry.to_string()));
+    }
+    if let Ok(system) = probe.strip_prefix("AS").unwrap_or(probe).parse::<u32>() {
+        return Some(list.systems.contains(&system).then(|| format!("AS{system}")));
+    }
+    normalize(probe).map(|name| list.domains.find(&name))
+}

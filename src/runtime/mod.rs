@@ -1,0 +1,3 @@
+//! What only the running program does: files, threads, signals, the clock.
+
+pub mod load;
