@@ -3,6 +3,11 @@
 //! Pure. A rule has three forms: as written (the YAML), as meant ([`Rule`])
 //! and as running (its windows). Only the first can be wrong.
 
+pub mod catalogue;
+pub mod diagnose;
+pub mod render;
+pub mod yaml;
+
 mod condition;
 mod definition;
 mod fact;
