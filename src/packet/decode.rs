@@ -20,6 +20,8 @@ pub struct Packet<'a> {
     pub payload_bytes: Bytes,
     /// The TCP flags, where the packet is TCP and they were captured.
     pub tcp_flags: Option<TcpFlags>,
+    /// The number of the payload's first octet in its TCP stream; 0 where there is none.
+    pub tcp_sequence: u32,
     /// Whether this is a whole packet or a fragment of one.
     pub fragment: Fragment,
     /// The way the packet went, where the capture or the link layer says so.
@@ -104,6 +106,7 @@ fn decode_any<'a>(frame: &Frame<'a>, fragments: &mut Fragments) -> Result<Packet
         bytes: Bytes(network.bytes),
         payload_bytes: Bytes(network.segment_bytes.saturating_sub(transport.header_length)),
         tcp_flags: transport.tcp_flags,
+        tcp_sequence: transport.tcp_sequence,
         fragment: network.fragment,
         direction: frame.direction.or(unwrapped.direction),
         interface: unwrapped.interface.unwrap_or(frame.interface),

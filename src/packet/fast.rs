@@ -122,6 +122,7 @@ fn finish<'a>(
         bytes: Bytes(bytes),
         payload_bytes: Bytes(segment_bytes.saturating_sub(transport.header_length)),
         tcp_flags: transport.tcp_flags,
+        tcp_sequence: transport.tcp_sequence,
         fragment: Fragment::None,
         direction: frame.direction.or(direction),
         interface: interface.unwrap_or(frame.interface),

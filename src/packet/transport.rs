@@ -38,6 +38,8 @@ pub(super) struct Transport<'a> {
     /// The length of the header as sent.
     pub(super) header_length: u64,
     pub(super) tcp_flags: Option<TcpFlags>,
+    /// The sequence number, 0 where the protocol has none or it was not captured.
+    pub(super) tcp_sequence: u32,
     /// The captured part of what follows the header.
     pub(super) payload: &'a [u8],
 }
@@ -58,6 +60,10 @@ impl<'a> Transport<'a> {
             tcp_flags: match segment.get(13) {
                 Some(flags) if protocol == Protocol::TCP => Some(TcpFlags(*flags)),
                 _ => None,
+            },
+            tcp_sequence: match segment.get(4..8).and_then(|bytes| bytes.first_chunk()) {
+                Some(octets) if protocol == Protocol::TCP => u32::from_be_bytes(*octets),
+                _ => 0,
             },
             payload: segment.get(header_length..).unwrap_or_default(),
         }
