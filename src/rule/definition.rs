@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rule::{Active, Condition, Field, Metric, Quantity, Schedule, Threshold};
+use crate::rule::{Active, Comparison, Condition, Field, Metric, Quantity, Schedule, Threshold};
 use crate::time::Timestamp;
 
 /// One rule of the set.
@@ -137,6 +137,102 @@ pub enum Trigger {
     When(When),
     /// Every new matching flow.
     Each,
+    /// A value that was not seen before.
+    FirstSeen(FirstSeen),
+    /// A metric far from the group's own habit.
+    Baseline(Baseline),
+    /// A quota of the calendar.
+    Budget(Budget),
+}
+
+/// Fires when a tuple of values shows up that was not seen for `lookback`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstSeen {
+    /// The tuple.
+    pub of: Vec<Field>,
+    /// Apart for each of these; empty means once for this host.
+    pub per: Vec<Field>,
+    /// What was not seen for this long counts as new.
+    pub lookback: Duration,
+    /// For this long after the rule was first loaded it only learns.
+    pub learn: Duration,
+    /// It fires only once the new tuple matters: this much within this time after it was first seen.
+    pub min: Option<Threshold>,
+}
+
+/// Fires when a metric is far from the group's own habit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// What is measured, over one bucket.
+    pub metric: Metric,
+    /// The length of a bucket.
+    pub bucket: Duration,
+    /// How far back the habit reaches.
+    pub history: Duration,
+    /// Which buckets are compared with each other.
+    pub season: Season,
+    /// How habit and deviation are estimated.
+    pub method: Method,
+    /// How many deviations above the habit are too many; for [`Method::Quantile`] the quantile.
+    pub above: f64,
+    /// Never fires below this.
+    pub floor: Quantity,
+    /// Always fires above this, whatever the habit.
+    pub ceiling: Option<Quantity>,
+    /// A group shorter known than this does not fire, `ceiling` aside.
+    pub min_history: Duration,
+    /// Whether buckets during which it fires become part of the habit.
+    pub learn_while_firing: bool,
+}
+
+/// Which buckets of a baseline are compared with each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Season {
+    /// All of them.
+    #[default]
+    None,
+    /// Those of the same hour of the day.
+    HourOfDay,
+    /// Those of the same hour of the week.
+    HourOfWeek,
+}
+
+/// How habit and deviation are estimated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Median and median absolute deviation (scaled by 1.4826).
+    #[default]
+    Mad,
+    /// Exponentially weighted mean and deviation.
+    Ewma,
+    /// A quantile of the history.
+    Quantile,
+}
+
+/// A quota of the calendar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budget {
+    /// What is measured.
+    pub metric: Metric,
+    /// Within which period.
+    pub per: Period,
+    /// The time zone of the calendar.
+    pub zone: jiff::tz::TimeZone,
+    /// How much.
+    pub limit: Quantity,
+    /// At which shares of the limit it speaks, in order: 0.5, 0.8, 1.0. An alert fires at each.
+    pub notify_at: Vec<f64>,
+}
+
+/// A period of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum Period {
+    Hour,
+    Day,
+    /// From Monday.
+    Week,
+    Month,
 }
 
 /// Conditions on sums over sliding windows; all must hold for one group at the same time.
@@ -157,6 +253,28 @@ pub enum Clause {
     Any(Vec<Clause>),
     /// All of these.
     All(Vec<Clause>),
+    /// A metric against another time of the same group.
+    Spike(Spike),
+}
+
+/// A metric compared with `times` another one over an earlier window:
+/// five times the day before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spike {
+    /// What is measured.
+    pub metric: Metric,
+    /// Over which window.
+    pub window: Duration,
+    /// How it is compared; the limit inside is `times` (a [`Quantity::Ratio`]) and not a value.
+    pub comparison: Comparison,
+    /// What it is compared with.
+    pub past: Metric,
+    /// Over which window.
+    pub past_window: Duration,
+    /// That window ends this long ago.
+    pub offset: Duration,
+    /// It never holds while the metric is below this.
+    pub floor: Quantity,
 }
 
 /// How an alert lives (delivery.md calls it the state machine).

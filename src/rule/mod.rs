@@ -21,13 +21,13 @@ mod schedule;
 pub use crate::flow::FlowState;
 pub use condition::{Condition, Quantifier, Test};
 pub use definition::{
-    AlertCap, Clause, Confidence, Escalation, Exception, ExceptionBudget, Life, Limits, Metadata, NoData, Realert,
-    Rule, RuleStatus, Severity, Trigger, When,
+    AlertCap, Baseline, Budget, Clause, Confidence, Escalation, Exception, ExceptionBudget, FirstSeen, Life, Limits,
+    Metadata, Method, NoData, Period, Realert, Rule, RuleStatus, Season, Severity, Spike, Trigger, When,
 };
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
 pub use observation::{DnsQuery, Host, Observation};
-pub use pattern::{Addresses, Domains, Numbers, Pattern, TextPattern, Texts};
+pub use pattern::{Numbers, Pattern, TextPattern, Texts};
 pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
 pub use schedule::{Active, Schedule};

@@ -11,6 +11,7 @@ use hashbrown::HashSet;
 use regex::bytes::Regex;
 
 use crate::attribution::User;
+use crate::names::{DomainSet, NetworkSet};
 use crate::packet::Address;
 
 /// What a value must be.
@@ -21,11 +22,11 @@ pub enum Pattern {
     /// A number in the set.
     Number(Numbers),
     /// An address in the set.
-    Address(Arc<Addresses>),
+    Address(Arc<NetworkSet>),
     /// A text in the set.
     Text(Arc<Texts>),
     /// A domain name in the set.
-    Domain(Arc<Domains>),
+    Domain(Arc<DomainSet>),
     /// A user by name or number.
     User {
         /// By name.
@@ -38,10 +39,6 @@ pub enum Pattern {
 /// A set of numbers as ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbers(Vec<(u64, u64)>);
-
-/// A set of addresses and networks as ranges of addresses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Addresses(Vec<(u128, u128)>);
 
 /// A set of texts and text patterns.
 #[derive(Debug, Clone, Default)]
@@ -67,20 +64,13 @@ pub enum TextPattern {
     Regex(Regex),
 }
 
-/// A set of domain names and of whole subtrees.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Domains {
-    exact: HashSet<Box<str>>,
-    below: HashSet<Box<str>>,
-}
-
 impl Pattern {
     /// Whether a text satisfies it.
     pub fn matches_bytes(&self, text: &[u8]) -> bool {
         match self {
             Self::Exists => true,
             Self::Text(texts) => texts.contains(text),
-            Self::Domain(domains) => domains.contains(text),
+            Self::Domain(domains) => text.to_str().is_ok_and(|name| domains.contains(name)),
             Self::User { names, .. } => names.contains(text),
             Self::Number(numbers) => decimal(text).is_some_and(|number| numbers.contains(number)),
             Self::Address(_) => false,
@@ -136,27 +126,6 @@ impl Numbers {
     }
 }
 
-impl Addresses {
-    /// The addresses of these networks.
-    pub fn new(networks: impl IntoIterator<Item = ipnet::IpNet>) -> Self {
-        let ranges = networks
-            .into_iter()
-            .map(|network| (as_number(network.network().into()), as_number(network.broadcast().into())))
-            .collect();
-        Self(merged(ranges, |end| end.checked_add(1)))
-    }
-
-    /// Whether the address is in the set.
-    pub fn contains(&self, address: Address) -> bool {
-        covers(&self.0, as_number(address))
-    }
-
-    /// The ranges of addresses, in order, none touching another; IPv4 in its mapped form.
-    pub fn ranges(&self) -> &[(u128, u128)] {
-        &self.0
-    }
-}
-
 impl Texts {
     /// These texts and patterns.
     pub fn new(exact: impl IntoIterator<Item = Box<[u8]>>, patterns: impl IntoIterator<Item = TextPattern>) -> Self {
@@ -193,47 +162,6 @@ impl TextPattern {
     }
 }
 
-impl Domains {
-    /// Names that must be equal, and names of which every subdomain counts (not the name itself).
-    /// All in lower case, without a trailing dot.
-    pub fn new(exact: impl IntoIterator<Item = Box<str>>, below: impl IntoIterator<Item = Box<str>>) -> Self {
-        Self { exact: exact.into_iter().collect(), below: below.into_iter().collect() }
-    }
-
-    /// Whether the name, lower case and without a trailing dot, is in the set.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        let Ok(name) = name.to_str() else { return false };
-        if self.exact.contains(name) {
-            return true;
-        }
-        if self.below.is_empty() {
-            return false;
-        }
-        let mut rest = name;
-        while let Some((_, parent)) = rest.split_once('.') {
-            if self.below.contains(parent) {
-                return true;
-            }
-            rest = parent;
-        }
-        false
-    }
-
-    /// The names that must be equal.
-    pub fn exact(&self) -> impl Iterator<Item = &str> {
-        self.exact.iter().map(|name| &**name)
-    }
-
-    /// The names of which every subdomain counts.
-    pub fn below(&self) -> impl Iterator<Item = &str> {
-        self.below.iter().map(|name| &**name)
-    }
-}
-
-fn as_number(address: Address) -> u128 {
-    u128::from_be_bytes(address.octets())
-}
-
 /// Sorted, overlaps and neighbours joined.
 fn merged<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.retain(|(low, high)| low <= high);
@@ -262,40 +190,10 @@ fn decimal(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn addresses(networks: &[&str]) -> Addresses {
-        Addresses::new(networks.iter().map(|network| network.parse().unwrap()))
-    }
-
-    fn address(text: &str) -> Address {
-        text.parse::<std::net::IpAddr>().unwrap().into()
-    }
-
     #[test]
     fn ranges_touch_and_merge() {
         assert_eq!(Numbers::new([(5, 9), (1, 4), (20, 10), (9, 9)]).ranges(), [(1, 9)]);
         assert!(Numbers::new([(0, u64::MAX), (3, 4)]).contains(u64::MAX));
         assert!(!Numbers::default().contains(0));
-    }
-
-    #[test]
-    fn an_address_is_in_its_network_and_in_no_other() {
-        let set = addresses(&["10.0.0.0/8", "192.0.2.7/32", "fc00::/7"]);
-        assert!(set.contains(address("10.255.255.255")));
-        assert!(!set.contains(address("11.0.0.0")));
-        assert!(set.contains(address("192.0.2.7")));
-        assert!(!set.contains(address("192.0.2.8")));
-        assert!(set.contains(address("::ffff:10.1.2.3")));
-        assert!(set.contains(address("fdff::1")));
-        assert!(!set.contains(address("fe00::1")));
-    }
-
-    #[test]
-    fn a_subtree_is_not_its_root() {
-        let set = Domains::new(["exact.example".into()], ["example.net".into()]);
-        assert!(set.contains(b"exact.example"));
-        assert!(!set.contains(b"www.exact.example"));
-        assert!(set.contains(b"a.b.example.net"));
-        assert!(!set.contains(b"example.net"));
-        assert!(!set.contains(b"badexample.net"));
     }
 }
