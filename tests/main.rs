@@ -1,6 +1,7 @@
 //! One test binary; the files beside this one are its modules.
 
 mod architecture;
+mod captures;
 mod lists;
 mod look_ups;
 mod places;

@@ -3,6 +3,7 @@
 //! Pure. Unknown is a value, never a made-up process.
 
 mod cgroup;
+mod comment;
 mod evidence;
 mod lookup;
 mod process;
@@ -10,6 +11,7 @@ mod record;
 mod update;
 
 pub use cgroup::Cgroup;
+pub use comment::process_of_comments;
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};

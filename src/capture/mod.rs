@@ -1,6 +1,7 @@
 //! Where traffic enters: interfaces, files and the kernel's own counters.
 
 pub mod live;
+pub mod offline;
 
 pub use crate::attribution::FlowUpdate;
 pub use crate::flow::CaptureLosses;

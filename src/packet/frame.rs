@@ -5,7 +5,8 @@ use crate::time::Timestamp;
 /// One captured frame, borrowed from the reader's buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// When it was captured; [`Timestamp::EPOCH`] where the record says nothing.
+    /// When it was captured. A record that says nothing has the time of the one
+    /// before it, or [`Timestamp::EPOCH`] if there is none.
     pub timestamp: Timestamp,
     /// How the bytes begin.
     pub link_type: LinkType,

@@ -120,19 +120,20 @@ struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    /// Walks over every header that was captured whole. A later fragment has
-    /// nothing but data behind its fragment header.
+    /// Walks over every header. One that was cut short, or that claims more
+    /// than the packet has, is the last but still tells what follows it. A
+    /// later fragment has nothing but data behind its fragment header.
     fn walk(next: IpNumber, rest: &'a [u8]) -> Self {
         let mut walked = Self { next, rest, fragment: Fragment::None, identification: 0 };
         loop {
             let length = match walked.next {
                 IPV6_HOP_BY_HOP | IPV6_ROUTE | IPV6_DEST_OPTIONS => {
-                    let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(walked.rest) else { return walked };
+                    let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(walked.rest) else { return walked.cut() };
                     walked.next = header.next_header();
                     header.slice().len()
                 }
                 IPV6_FRAG => {
-                    let Ok(header) = Ipv6FragmentHeaderSlice::from_slice(walked.rest) else { return walked };
+                    let Ok(header) = Ipv6FragmentHeaderSlice::from_slice(walked.rest) else { return walked.cut() };
                     walked.next = header.next_header();
                     walked.fragment = fragment(header.fragment_offset().value(), header.more_fragments());
                     walked.identification = header.identification();
@@ -145,6 +146,11 @@ impl<'a> Extensions<'a> {
                 return walked;
             }
         }
+    }
+
+    fn cut(self) -> Self {
+        let next = self.rest.first().map_or(self.next, |next| IpNumber(*next));
+        Self { next, rest: &[], ..self }
     }
 }
 
