@@ -6,6 +6,7 @@
 //!  (edge)   |------------------- pure, wired by engine -------------|    (edge)
 //! ```
 
+pub mod escape;
 pub mod time;
 pub mod units;
 

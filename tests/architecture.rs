@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The pure modules in the order data flows. A module may use itself and those before it.
-const PURE: [&str; 10] =
-    ["units", "time", "packet", "flow", "attribution", "names", "window", "rule", "alert", "engine"];
+const PURE: [&str; 11] =
+    ["escape", "units", "time", "packet", "flow", "attribution", "names", "window", "rule", "alert", "engine"];
 
 /// The edges: each may use every pure module and no other edge.
 const EDGES: [&str; 6] = ["capture", "resolve", "dispatch", "store", "view", "fleet"];

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bstr::{BString, ByteSlice};
 
+use crate::escape::OneLine;
 use crate::packet::Address;
 use crate::rule::Observation;
 
@@ -121,10 +122,10 @@ impl fmt::Display for Value {
             Self::Missing => f.write_str("unknown"),
             Self::Number(number) => number.fmt(f),
             Self::Ip(ip) => ip.fmt(f),
-            Self::Text(text) => text.escape_ascii().fmt(f),
+            Self::Text(text) => OneLine(text).fmt(f),
             Self::List(list) => {
                 for (index, item) in list.iter().enumerate() {
-                    write!(f, "{}{}", if index == 0 { "" } else { " " }, item.escape_ascii())?;
+                    write!(f, "{}{}", if index == 0 { "" } else { " " }, OneLine(item))?;
                 }
                 Ok(())
             }
