@@ -28,6 +28,45 @@ pub struct Notification {
     pub problem: Option<Arc<Problem>>,
 }
 
+impl Notification {
+    /// About an alert.
+    pub fn of_alert(kind: DocumentKind, timestamp: Timestamp, alert: Alert) -> Self {
+        Self { kind, timestamp, alert: Some(Arc::new(alert)), problem: None }
+    }
+
+    /// About a problem of Egret itself.
+    pub fn of_problem(timestamp: Timestamp, problem: Problem) -> Self {
+        Self { kind: DocumentKind::Problem, timestamp, alert: None, problem: Some(Arc::new(problem)) }
+    }
+
+    /// How bad it is; what is about nothing bad is `info`.
+    pub fn severity(&self) -> Severity {
+        match (&self.alert, &self.problem) {
+            (Some(alert), _) => alert.rule.severity(),
+            (None, Some(problem)) => problem.severity,
+            (None, None) => Severity::Info,
+        }
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> &str {
+        match (&self.alert, &self.problem) {
+            (Some(alert), _) => &alert.summary,
+            (None, Some(problem)) => &problem.summary,
+            (None, None) => "egret is alive",
+        }
+    }
+
+    /// What the order of delivery is kept for: the alert's key, or what takes its place.
+    pub fn key(&self) -> &str {
+        match (&self.alert, &self.problem) {
+            (Some(alert), _) => &alert.state.key,
+            (None, Some(problem)) => problem.id,
+            (None, None) => self.kind.name(),
+        }
+    }
+}
+
 /// The `type` of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum DocumentKind {
@@ -157,6 +196,12 @@ pub struct RuleFacts {
     /// The severity where an escalation changed it.
     #[serde(skip)]
     pub escalated: Option<Severity>,
+    /// Receivers that the rule names itself.
+    #[serde(skip)]
+    pub outputs: Vec<Arc<str>>,
+    /// Whether those replace the routing tree instead of adding to it.
+    #[serde(skip)]
+    pub outputs_only: bool,
 }
 
 impl RuleFacts {
