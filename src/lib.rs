@@ -28,6 +28,8 @@ pub mod capture;
 
 pub mod resolve;
 
+pub mod dispatch;
+
 pub mod runtime;
 
 pub mod cli;

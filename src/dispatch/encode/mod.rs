@@ -1,0 +1,14 @@
+//! From a message to the bytes that a receiver reads, one file a format.
+//!
+//! Pure. Text that comes from traffic or processes is escaped here.
+
+pub mod ecs_json;
+pub mod json;
+pub mod text;
+
+#[cfg(test)]
+pub mod example;
+
+mod render;
+
+pub use render::render;

@@ -1,0 +1,25 @@
+//! Alerts leave: who gets what, in which form, when it is tried again, and when it is given up.
+//!
+//! Every output has a queue and a thread of its own. The decisions
+//! ([`pipeline`], [`route`], [`queue`], [`backoff`], [`encode`]) are pure; the
+//! [`Dispatcher`] gives them threads, and the outputs give them wires.
+
+pub mod backoff;
+pub mod encode;
+pub mod file;
+pub mod message;
+pub mod pipeline;
+pub mod queue;
+pub mod route;
+pub mod settings;
+pub mod status;
+pub mod stdout;
+
+mod dispatcher;
+mod notifier;
+
+pub use dispatcher::{Clock, Context, Dispatcher, StartError};
+pub use message::{Message, Origin};
+pub use notifier::{Delivery, Notifier, NotifyError};
+pub use settings::{DispatchSettings, OutputSettings, RoutingSettings};
+pub use status::Status;

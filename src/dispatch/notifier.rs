@@ -1,0 +1,114 @@
+//! The edge of delivery: what an output must be able to do, and how it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alert::DocumentKind;
+use crate::dispatch::message::Message;
+use crate::rule::Severity;
+use crate::time::Timestamp;
+
+/// A receiver of deliveries. Each runs on a thread of its own and may block,
+/// but must return within its own time-outs.
+pub trait Notifier: Send {
+    /// Hands one delivery over. `Ok` is a promise that the receiver has it, as far as its protocol can tell.
+    fn send(&mut self, delivery: &Delivery, now: Timestamp) -> Result<(), NotifyError>;
+
+    /// Called when nothing waits, so that what is buffered gets out.
+    fn flush(&mut self) -> Result<(), NotifyError> {
+        Ok(())
+    }
+}
+
+/// One message, rendered for one output. Attempts never change it.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Names it for ever: the same in every attempt and after a restart.
+    pub id: Arc<str>,
+    /// The output's name.
+    pub output: Arc<str>,
+    /// Deliveries with the same key keep their order.
+    pub key: Arc<str>,
+    /// What kind of thing it says.
+    pub kind: DocumentKind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// When it was rendered.
+    pub created: Timestamp,
+    /// The rendered bytes.
+    pub payload: Arc<[u8]>,
+    /// The recipients that still need it, for outputs with several; empty means all.
+    pub remaining: Vec<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What it was rendered from, where that is at hand.
+    pub message: Option<Arc<Message>>,
+}
+
+/// Why a delivery failed, and so what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotifyError {
+    /// It may well work later.
+    #[error("{reason}")]
+    Transient {
+        /// What happened.
+        reason: String,
+    },
+    /// The receiver asks for patience.
+    #[error("{reason}")]
+    Throttled {
+        /// What happened.
+        reason: String,
+        /// How long the receiver asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The output is set up wrongly: a person must act, and nothing is lost meanwhile.
+    #[error("{reason}")]
+    Misconfigured {
+        /// What happened.
+        reason: String,
+    },
+    /// This delivery will never be taken.
+    #[error("{reason}")]
+    Permanent {
+        /// What happened.
+        reason: String,
+    },
+    /// The receiver finds it too large.
+    #[error("{reason}")]
+    TooLarge {
+        /// What happened.
+        reason: String,
+    },
+    /// The receiver is gone for good.
+    #[error("{reason}")]
+    Gone {
+        /// What happened.
+        reason: String,
+    },
+    /// Some recipients have it, some refused it for good, and the rest may take it later.
+    #[error("{reason}")]
+    Partial {
+        /// What happened.
+        reason: String,
+        /// Who may take it later.
+        remaining: Vec<String>,
+    },
+}
+
+impl NotifyError {
+    /// It may well work later.
+    pub fn transient(reason: impl ToString) -> Self {
+        Self::Transient { reason: reason.to_string() }
+    }
+
+    /// The output is set up wrongly.
+    pub fn misconfigured(reason: impl ToString) -> Self {
+        Self::Misconfigured { reason: reason.to_string() }
+    }
+
+    /// This delivery will never be taken.
+    pub fn permanent(reason: impl ToString) -> Self {
+        Self::Permanent { reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,232 @@
+//! Who gets a notification: the routing tree, the rule's own outputs, the fallback.
+//!
+//! Pure.
+
+use std::collections::BTreeMap;
+
+use crate::alert::{Matcher, Notification, PatternError};
+use crate::dispatch::settings::{GroupSettings, RouteSettings, RoutingSettings};
+
+/// The routing tree as it is meant.
+#[derive(Debug, Clone)]
+pub struct Router {
+    routes: Vec<Route>,
+    defaults: Vec<String>,
+    defaults_group: GroupSettings,
+    fallback: Vec<String>,
+    every_output: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Route {
+    when: Matcher,
+    outputs: Vec<String>,
+    goes_on: bool,
+    group: GroupSettings,
+    below: Vec<Route>,
+}
+
+/// The outputs that get one notification, each with how it is grouped there.
+pub type Receivers = BTreeMap<String, GroupSettings>;
+
+/// What is wrong with the routing tree.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// A name that no output has.
+    #[error("{place} names the output `{name}`, which is not configured")]
+    UnknownOutput {
+        /// Where the name stands.
+        place: String,
+        /// The name.
+        name: String,
+    },
+    /// A pattern that cannot be read.
+    #[error("{place}: {source}")]
+    Pattern {
+        /// Where the pattern stands.
+        place: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+}
+
+impl Router {
+    /// The tree for outputs of these names.
+    pub fn new(settings: &RoutingSettings, outputs: &[String]) -> Result<Self, RouteError> {
+        let known = |place: &str, names: &[String]| match names.iter().find(|name| !outputs.contains(name)) {
+            Some(name) => Err(RouteError::UnknownOutput { place: place.to_owned(), name: name.clone() }),
+            None => Ok(()),
+        };
+        known("routing.defaults.outputs", &settings.defaults.outputs)?;
+        known("routing.fallback", &settings.fallback)?;
+        let defaults_group = settings.defaults.group();
+        Ok(Self {
+            routes: compile(&settings.routes, "routing.routes", &defaults_group, &known)?,
+            defaults: settings.defaults.outputs.clone(),
+            defaults_group,
+            fallback: settings.fallback.clone(),
+            every_output: outputs.to_vec(),
+        })
+    }
+
+    /// Who gets `notification`. Somebody always does, while there is an output at all:
+    /// what no route, no default and no rule claims goes to the fallback, and
+    /// without one to every output.
+    pub fn receivers(&self, notification: &Notification) -> Receivers {
+        let mut receivers = Receivers::new();
+        let rule = notification.alert.as_ref().map(|alert| &alert.rule);
+        if !rule.is_some_and(|rule| rule.outputs_only)
+            && walk(&self.routes, notification, &mut receivers) == Walk::GoesOn
+        {
+            add(&mut receivers, &self.defaults, &self.defaults_group);
+        }
+        for output in rule.into_iter().flat_map(|rule| &rule.outputs) {
+            // A rule may name an output that this host does not have; the check says so.
+            if self.every_output.iter().any(|known| **known == **output) {
+                add(&mut receivers, &[output.to_string()], &self.defaults_group);
+            }
+        }
+        if receivers.is_empty() {
+            let last = if self.fallback.is_empty() { &self.every_output } else { &self.fallback };
+            add(&mut receivers, last, &self.defaults_group);
+        }
+        receivers
+    }
+}
+
+#[derive(PartialEq)]
+enum Walk {
+    Ends,
+    GoesOn,
+}
+
+fn walk(routes: &[Route], notification: &Notification, receivers: &mut Receivers) -> Walk {
+    for route in routes.iter().filter(|route| route.when.matches(notification)) {
+        add(receivers, &route.outputs, &route.group);
+        walk(&route.below, notification, receivers);
+        if !route.goes_on {
+            return Walk::Ends;
+        }
+    }
+    Walk::GoesOn
+}
+
+/// The first route that names an output decides how it groups.
+fn add(receivers: &mut Receivers, outputs: &[String], group: &GroupSettings) {
+    for output in outputs {
+        receivers.entry(output.clone()).or_insert_with(|| group.clone());
+    }
+}
+
+fn compile(
+    routes: &[RouteSettings],
+    place: &str,
+    outer: &GroupSettings,
+    known: &impl Fn(&str, &[String]) -> Result<(), RouteError>,
+) -> Result<Vec<Route>, RouteError> {
+    let compile_one = |(index, route): (usize, &RouteSettings)| {
+        let place = format!("{place}[{index}]");
+        known(&format!("{place}.outputs"), &route.outputs)?;
+        let group = route.group().or(outer);
+        let when = Matcher::new(route.when.iter().map(|(label, patterns)| (label.as_str(), patterns.as_list())))
+            .map_err(|source| RouteError::Pattern { place: format!("{place}.when"), source })?;
+        Ok(Route {
+            when,
+            outputs: route.outputs.clone(),
+            goes_on: route.goes_on,
+            below: compile(&route.routes, &format!("{place}.routes"), &group, known)?,
+            group,
+        })
+    };
+    routes.iter().enumerate().map(compile_one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::{Alert, DocumentKind, RuleFacts};
+    use crate::rule::{Metadata, Severity};
+    use crate::time::Timestamp;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn routes_are_tried_in_order_and_defaults_take_what_goes_on() {
+        let routing = "
+defaults: {outputs: [soc], group_wait: 10s}
+routes:
+  - {when: {severity: [critical]}, outputs: [pager, mail], group_wait: 0s, continue: true}
+  - {when: {tags: [bandwidth]}, outputs: [netops]}
+fallback: [local]
+";
+        assert_eq!(who(routing, &alert(Severity::Critical, &["x"])), ["mail", "pager", "soc"]);
+        assert_eq!(who(routing, &alert(Severity::Critical, &["bandwidth"])), ["mail", "netops", "pager"]);
+        assert_eq!(who(routing, &alert(Severity::Low, &["bandwidth"])), ["netops"]);
+        assert_eq!(who(routing, &alert(Severity::Low, &[])), ["soc"]);
+        let receivers = router(routing).receivers(&alert(Severity::Critical, &[]));
+        assert_eq!(receivers["pager"].wait, Some(Duration::ZERO));
+        assert_eq!(receivers["soc"].wait, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn somebody_always_gets_it() {
+        assert_eq!(who("routes: [{when: {severity: high}, outputs: [soc]}]", &alert(Severity::Low, &[])).len(), 5);
+        assert_eq!(
+            who("{routes: [{when: {severity: high}, outputs: [soc]}], fallback: [local]}", &alert(Severity::Low, &[])),
+            ["local"]
+        );
+        assert_eq!(who("{}", &alert(Severity::Low, &[])).len(), 5);
+    }
+
+    #[test]
+    fn a_rule_adds_its_outputs_or_stands_alone() {
+        let mut notification = alert(Severity::Low, &[]);
+        let change = |notification: &mut Notification, only| {
+            let alert = Arc::make_mut(notification.alert.as_mut().unwrap());
+            alert.rule.outputs = vec!["mail".into(), "not-here".into()];
+            alert.rule.outputs_only = only;
+        };
+        change(&mut notification, false);
+        assert_eq!(who("defaults: {outputs: [soc]}", &notification), ["mail", "soc"]);
+        change(&mut notification, true);
+        assert_eq!(who("defaults: {outputs: [soc]}", &notification), ["mail"]);
+    }
+
+    #[test]
+    fn routes_below_inherit() {
+        let routing = "
+routes:
+  - when: {tags: [bandwidth]}
+    group_wait: 1m
+    outputs: [netops]
+    routes:
+      - {when: {severity: [critical]}, outputs: [pager]}
+";
+        let receivers = router(routing).receivers(&alert(Severity::Critical, &["bandwidth"]));
+        assert_eq!(receivers["pager"].wait, Some(Duration::from_secs(60)));
+        assert!(receivers.contains_key("netops"));
+    }
+
+    #[test]
+    fn unknown_outputs_are_refused() {
+        let settings: RoutingSettings = serde_yaml::from_str("routes: [{outputs: [socc]}]").unwrap();
+        let error = Router::new(&settings, &["soc".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "routing.routes[0].outputs names the output `socc`, which is not configured");
+    }
+
+    fn router(routing: &str) -> Router {
+        let outputs = ["local", "mail", "netops", "pager", "soc"].map(str::to_owned);
+        Router::new(&serde_yaml::from_str(routing).unwrap(), &outputs).unwrap()
+    }
+
+    fn who(routing: &str, notification: &Notification) -> Vec<String> {
+        router(routing).receivers(notification).into_keys().collect()
+    }
+
+    fn alert(severity: Severity, tags: &[&str]) -> Notification {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let metadata = Arc::new(Metadata { id: "x".into(), severity, tags, ..Metadata::default() });
+        let rule = RuleFacts { metadata, ..RuleFacts::default() };
+        Notification::of_alert(DocumentKind::Firing, Timestamp::EPOCH, Alert { rule, ..Alert::default() })
+    }
+}

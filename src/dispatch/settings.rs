@@ -1,0 +1,444 @@
+//! What the configuration says of outputs and of routing, as it is meant.
+//!
+//! Strict: an unknown key is an error. Keys that every kind of output takes
+//! are read apart from those of its kind, so that both are checked.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+
+use crate::rule::Severity;
+
+/// Everything that says where alerts go.
+#[derive(Debug, Clone, Default)]
+pub struct DispatchSettings {
+    /// The outputs by name.
+    pub outputs: BTreeMap<String, OutputSettings>,
+    /// Who gets what.
+    pub routing: RoutingSettings,
+}
+
+/// One output: a kind with its own keys, and the keys that all kinds share.
+#[derive(Debug, Clone)]
+pub struct OutputSettings {
+    /// Where it goes.
+    pub transport: Transport,
+    /// What every output takes.
+    pub common: Common,
+}
+
+/// Where an output goes: the key `type`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Transport {
+    /// Standard output.
+    Stdout(StdoutSettings),
+    /// A file, one record a line.
+    File(FileSettings),
+}
+
+impl Transport {
+    /// What is written where no `format` is given.
+    pub fn default_format(&self) -> Format {
+        match self {
+            Self::Stdout(_) => Format::Text,
+            Self::File(_) => Format::Json,
+        }
+    }
+}
+
+/// `type: stdout`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StdoutSettings {}
+
+/// `type: file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSettings {
+    /// The file; it is made where it is missing, readable by its group.
+    pub path: PathBuf,
+    /// A file that would grow beyond this is renamed to `path.1` first.
+    #[serde(default, with = "size_option")]
+    pub rotate_bytes: Option<u64>,
+    /// How many renamed files are kept.
+    #[serde(default = "default_rotate_keep")]
+    pub rotate_keep: u32,
+}
+
+/// The keys that every kind of output takes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Common {
+    /// What is written; each kind has its own default.
+    pub format: Option<Format>,
+    /// Deliveries that wait in memory at once.
+    pub queue: usize,
+    /// For how long a delivery is tried before it is given up.
+    #[serde(with = "duration")]
+    pub max_age: Duration,
+    /// Deliveries a second, and how many may go at once.
+    pub rate: Option<RateSettings>,
+    /// Whether several alerts may become one delivery.
+    pub group: Option<bool>,
+    /// Whether a resolution that overtakes its firing in the queue is merged with it or sent after it.
+    pub coalesce: Option<Coalesce>,
+    /// Whether resolutions are sent.
+    pub send_resolved: bool,
+    /// Nothing milder is sent.
+    pub min_severity: Severity,
+    /// Whether what a silence or an inhibition holds back is sent all the same, marked as suppressed.
+    pub audit: bool,
+    /// How often a sign of life is sent.
+    #[serde(with = "duration_option")]
+    pub heartbeat: Option<Duration>,
+    /// Which output stands in when this one has failed for ten minutes.
+    pub fallback: Option<String>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            format: None,
+            queue: 10_000,
+            max_age: Duration::from_secs(3 * 24 * 3600),
+            rate: None,
+            group: None,
+            coalesce: None,
+            send_resolved: true,
+            min_severity: Severity::Info,
+            audit: false,
+            heartbeat: None,
+            fallback: None,
+        }
+    }
+}
+
+/// What an output writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One line and indented evidence, for people.
+    Text,
+    /// Our own JSON.
+    Json,
+    /// An Elastic Common Schema document.
+    Ecs,
+}
+
+/// How fast an output may be fed.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateSettings {
+    /// Deliveries a second in the long run.
+    pub per_second: f64,
+    /// Deliveries at once.
+    #[serde(default = "default_burst")]
+    pub burst: u32,
+}
+
+/// What becomes of a firing and its resolution that wait in the same queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coalesce {
+    /// One delivery says both.
+    Merge,
+    /// Both are sent.
+    Both,
+}
+
+/// Who gets what.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoutingSettings {
+    /// What holds where a route says nothing else.
+    pub defaults: RouteDefaults,
+    /// Tried from first to last; the first that matches and does not `continue` ends the search.
+    pub routes: Vec<RouteSettings>,
+    /// Gets what nothing else took.
+    pub fallback: Vec<String>,
+}
+
+/// What holds where a route says nothing else.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteDefaults {
+    /// Get whatever reaches the end of the routes.
+    pub outputs: Vec<String>,
+    /// Labels that must be the same in one group.
+    pub group_by: Option<Vec<String>>,
+    /// How long the first alert of a group waits for others.
+    #[serde(with = "duration_option")]
+    pub group_wait: Option<Duration>,
+    /// How long a group that was sent waits before it is sent with changes.
+    #[serde(with = "duration_option")]
+    pub group_interval: Option<Duration>,
+    /// After which time an unchanged group is sent again.
+    #[serde(with = "duration_option")]
+    pub repeat: Option<Duration>,
+}
+
+/// One route.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteSettings {
+    /// Patterns by label; all labels must match one of their patterns.
+    pub when: BTreeMap<String, OneOrMany>,
+    /// Who gets it.
+    pub outputs: Vec<String>,
+    /// Whether later routes are tried as well.
+    #[serde(rename = "continue")]
+    pub goes_on: bool,
+    /// Labels that must be the same in one group.
+    pub group_by: Option<Vec<String>>,
+    /// How long the first alert of a group waits for others.
+    #[serde(with = "duration_option")]
+    pub group_wait: Option<Duration>,
+    /// How long a group that was sent waits before it is sent with changes.
+    #[serde(with = "duration_option")]
+    pub group_interval: Option<Duration>,
+    /// After which time an unchanged group is sent again.
+    #[serde(with = "duration_option")]
+    pub repeat: Option<Duration>,
+    /// Routes below this one, which inherit its wishes.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// How alerts are put together for outputs that group; `None` where nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Labels that must be the same in one group.
+    pub by: Option<Vec<String>>,
+    /// How long the first alert of a group waits for others.
+    pub wait: Option<Duration>,
+    /// How long a group that was sent waits before it is sent with changes.
+    pub interval: Option<Duration>,
+    /// After which time an unchanged group is sent again.
+    pub repeat: Option<Duration>,
+}
+
+impl RouteDefaults {
+    /// How alerts are put together.
+    pub fn group(&self) -> GroupSettings {
+        let Self { group_by: by, group_wait: wait, group_interval: interval, repeat, .. } = self.clone();
+        GroupSettings { by, wait, interval, repeat }
+    }
+}
+
+impl RouteSettings {
+    /// How alerts are put together.
+    pub fn group(&self) -> GroupSettings {
+        let Self { group_by: by, group_wait: wait, group_interval: interval, repeat, .. } = self.clone();
+        GroupSettings { by, wait, interval, repeat }
+    }
+}
+
+impl GroupSettings {
+    /// These wishes, and `outer` where there are none.
+    pub fn or(&self, outer: &Self) -> Self {
+        Self {
+            by: self.by.clone().or_else(|| outer.by.clone()),
+            wait: self.wait.or(outer.wait),
+            interval: self.interval.or(outer.interval),
+            repeat: self.repeat.or(outer.repeat),
+        }
+    }
+}
+
+/// A pattern or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several, of which one must match.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// As a list.
+    pub fn as_list(&self) -> Vec<&str> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OutputSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut own = serde_json::Map::deserialize(deserializer)?;
+        let (common, own): (serde_json::Map<_, _>, serde_json::Map<_, _>) =
+            std::mem::take(&mut own).into_iter().partition(|(key, _)| COMMON_KEYS.contains(&key.as_str()));
+        Ok(Self { transport: part(own).map_err(D::Error::custom)?, common: part(common).map_err(D::Error::custom)? })
+    }
+}
+
+fn part<T: DeserializeOwned>(keys: serde_json::Map<String, serde_json::Value>) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::Object(keys))
+}
+
+/// Reads `10s`, `2m`, `4h`, `3d`, `1h30m`, `250ms`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|letter: char| letter.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let number: u64 = number.parse().ok()?;
+        let millis = match unit.trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
+        rest = after;
+    }
+    Some(total)
+}
+
+/// Reads `10MB`, `256MiB`, `4096`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+mod duration {
+    use super::*;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no duration such as `10s` or `4h`")))
+    }
+}
+
+mod duration_option {
+    use super::*;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+}
+
+mod size_option {
+    use super::*;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(Some(number)),
+            Written::Text(text) => parse_size(&text)
+                .map(Some)
+                .ok_or_else(|| D::Error::custom(format!("`{text}` is no size such as `100MB` or `64MiB`"))),
+        }
+    }
+}
+
+fn default_rotate_keep() -> u32 {
+    5
+}
+
+fn default_burst() -> u32 {
+    1
+}
+
+/// The fields of [`Common`].
+const COMMON_KEYS: &[&str] = &[
+    "format",
+    "queue",
+    "max_age",
+    "rate",
+    "group",
+    "coalesce",
+    "send_resolved",
+    "min_severity",
+    "audit",
+    "heartbeat",
+    "fallback",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+        serde_yaml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_output_has_keys_of_its_kind_and_common_ones() {
+        let output: OutputSettings =
+            read("{type: file, path: /var/log/egret.ndjson, rotate_bytes: 100MB, format: ecs, max_age: 1d}").unwrap();
+        let Transport::File(file) = output.transport else { panic!("not a file") };
+        assert_eq!((file.rotate_bytes, file.rotate_keep), (Some(100_000_000), 5));
+        assert_eq!(output.common.format, Some(Format::Ecs));
+        assert_eq!(output.common.max_age, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let wrong = read::<OutputSettings>("{type: file, path: /x, pth: /y}").unwrap_err();
+        assert!(wrong.contains("unknown field `pth`"), "{wrong}");
+        let wrong = read::<OutputSettings>("{type: fax}").unwrap_err();
+        assert!(wrong.contains("unknown variant `fax`"), "{wrong}");
+        let wrong = read::<RoutingSettings>("routes: [{when: {severity: high}, outptus: [x]}]").unwrap_err();
+        assert!(wrong.contains("unknown field `outptus`"), "{wrong}");
+        let wrong = read::<RoutingSettings>("defaults: {group_wiat: 10s}").unwrap_err();
+        assert!(wrong.contains("unknown field `group_wiat`"), "{wrong}");
+    }
+
+    #[test]
+    fn routing_reads_as_documented() {
+        let routing: RoutingSettings = read(
+            "defaults: {outputs: [soc], group_by: [rule], group_wait: 10s, group_interval: 2m, repeat: 4h}
+routes:
+  - {when: {severity: [critical], tags: bandwidth}, outputs: [pager], group_wait: 0s, continue: true}
+fallback: [local]",
+        )
+        .unwrap();
+        assert_eq!(routing.defaults.repeat, Some(Duration::from_secs(4 * 3600)));
+        assert_eq!(routing.routes[0].group_wait, Some(Duration::ZERO));
+        assert_eq!(routing.routes[0].when["tags"].as_list(), ["bandwidth"]);
+        assert!(routing.routes[0].goes_on);
+    }
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("10"), None);
+        assert_eq!(parse_duration(""), None);
+        assert_eq!(parse_duration("5 y"), None);
+        assert_eq!(parse_size("64MiB"), Some(64 << 20));
+        assert_eq!(parse_size("12 parsecs"), None);
+    }
+}

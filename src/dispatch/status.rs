@@ -1,0 +1,51 @@
+//! How deliveries stand: the numbers that `egret status` shows.
+//!
+//! Pure.
+
+use std::collections::BTreeMap;
+
+use crate::dispatch::queue::Health;
+use crate::time::Timestamp;
+
+/// All outputs together.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Status {
+    /// Notifications that came in.
+    pub submitted: u64,
+    /// Notifications that found no room on their way in.
+    pub lost: u64,
+    /// Each output by name.
+    pub outputs: BTreeMap<String, OutputStatus>,
+}
+
+/// One output.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct OutputStatus {
+    /// How it is doing.
+    pub health: Health,
+    /// Since when it fails.
+    pub failing_since: Option<Timestamp>,
+    /// Why the last attempt failed, where it did.
+    pub last_error: Option<String>,
+    /// Deliveries that wait.
+    pub waiting: usize,
+    /// Deliveries that were made for it.
+    pub queued: u64,
+    /// Deliveries that it took.
+    pub delivered: u64,
+    /// Attempts that failed and were put off.
+    pub retried: u64,
+    /// Deliveries given up because the receiver refused them.
+    pub refused: u64,
+    /// Deliveries given up because they were too old.
+    pub expired: u64,
+    /// Deliveries given up because the queue was full.
+    pub queue_full: u64,
+}
+
+impl OutputStatus {
+    /// Deliveries given up, for whatever reason.
+    pub fn given_up(&self) -> u64 {
+        self.refused + self.expired + self.queue_full
+    }
+}
