@@ -18,6 +18,8 @@ pub mod attribution;
 
 pub mod names;
 
+pub mod window;
+
 pub mod rule;
 
 pub mod alert;

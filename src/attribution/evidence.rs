@@ -145,6 +145,10 @@ impl Certainty {
 }
 
 impl UnknownReason {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Gone, Self::Permission, Self::Forwarded, Self::Kernel, Self::NoSocket, Self::Ambiguous, Self::NoSource];
+
     /// The word for it in alerts and flows.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ mod evidence;
 mod lookup;
 mod process;
 mod record;
+mod table;
 mod update;
 
 pub use cgroup::Cgroup;
@@ -16,4 +17,5 @@ pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
 pub use record::FlowRecord;
+pub use table::{OwnerTable, PENDING};
 pub use update::FlowUpdate;

@@ -25,10 +25,11 @@ pub struct FlowKey {
 pub struct Namespace(pub u32);
 
 /// Who opened the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// This host.
+    #[default]
     Outbound,
     /// The other end.
     Inbound,

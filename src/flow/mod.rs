@@ -7,9 +7,11 @@ mod end_reason;
 mod key;
 mod losses;
 mod state;
+mod table;
 
 pub use counters::Counters;
 pub use end_reason::FlowEndReason;
 pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
+pub use table::{Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SourceCount};

@@ -1,0 +1,217 @@
+//! Owners by number: joins the answers of look-ups to flows.
+//!
+//! A flow keeps a number, not an owner; what the rules concluded about an
+//! owner is kept here once for all its flows. An owner leaves with its last flow.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::attribution::{Attribution, Evidence, Process, UnknownReason};
+use crate::flow::OwnerSlot;
+use crate::time::Timestamp;
+
+/// All owners of the flows in the flow table. `X` is what the engine keeps with an owner.
+#[derive(Debug)]
+pub struct OwnerTable<X> {
+    slots: Vec<Slot<X>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+    /// Owners that no flow has taken yet.
+    fresh: Vec<OwnerSlot>,
+}
+
+#[derive(Debug)]
+struct Slot<X> {
+    attribution: Attribution,
+    flows: u32,
+    extension: Option<X>,
+}
+
+/// The slot of flows whose owner is being looked up.
+pub const PENDING: OwnerSlot = OwnerSlot(0);
+
+impl<X> Default for OwnerTable<X> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<X> OwnerTable<X> {
+    /// A table of the owners that always exist: pending, and each reason not to know.
+    pub fn new() -> Self {
+        let pending = Attribution::Pending { since: Timestamp::EPOCH };
+        let always = std::iter::once(pending).chain(UnknownReason::ALL.map(Attribution::Unknown));
+        Self {
+            slots: always.map(|attribution| Slot { attribution, flows: 0, extension: None }).collect(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// The number of an owner.
+    pub fn slot(&mut self, attribution: &Attribution) -> OwnerSlot {
+        let (process, evidence) = match attribution {
+            Attribution::Pending { .. } => return PENDING,
+            Attribution::Unknown(reason) => return Self::slot_of_unknown(*reason),
+            Attribution::Known { process, evidence } => (process, evidence),
+        };
+        let hash = hash_of(&self.hasher, process);
+        let slots = &self.slots;
+        let same = |&slot: &u32| is(&slots[slot as usize].attribution, process, evidence);
+        if let Some(&slot) = self.index.find(hash, same) {
+            return OwnerSlot(slot);
+        }
+        let entry = Slot { attribution: attribution.clone(), flows: 0, extension: None };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        let Self { index, slots, hasher, .. } = self;
+        index.insert_unique(hash, slot, |&other| match &slots[other as usize].attribution {
+            Attribution::Known { process, .. } => hash_of(hasher, process),
+            Attribution::Pending { .. } | Attribution::Unknown(_) => 0,
+        });
+        self.fresh.push(OwnerSlot(slot));
+        OwnerSlot(slot)
+    }
+
+    /// The number of flows whose owner is not known for this reason.
+    pub fn slot_of_unknown(reason: UnknownReason) -> OwnerSlot {
+        let place = UnknownReason::ALL.iter().position(|known| *known == reason).unwrap_or(0);
+        OwnerSlot(u32::try_from(place + 1).unwrap_or(0))
+    }
+
+    /// Whose number it is.
+    pub fn attribution(&self, slot: OwnerSlot) -> &Attribution {
+        let slot = self.slots.get(slot.0 as usize).or_else(|| self.slots.first());
+        &slot.expect("the table is made with the owners that always exist").attribution
+    }
+
+    /// What the engine keeps with an owner.
+    pub fn extension(&self, slot: OwnerSlot) -> Option<&X> {
+        self.slots.get(slot.0 as usize)?.extension.as_ref()
+    }
+
+    /// Keeps something with an owner.
+    pub fn set_extension(&mut self, slot: OwnerSlot, extension: X) {
+        if let Some(slot) = self.slots.get_mut(slot.0 as usize) {
+            slot.extension = Some(extension);
+        }
+    }
+
+    /// Forgets what the engine kept with owners: the rules have changed.
+    pub fn clear_extensions(&mut self) {
+        for slot in &mut self.slots {
+            slot.extension = None;
+        }
+    }
+
+    /// One more flow has this owner.
+    pub fn retain(&mut self, slot: OwnerSlot) {
+        if let Some(slot) = self.slots.get_mut(slot.0 as usize) {
+            slot.flows += 1;
+        }
+    }
+
+    /// One flow less has this owner; it leaves with the last one.
+    pub fn release(&mut self, slot: OwnerSlot) {
+        let Some(entry) = self.slots.get_mut(slot.0 as usize) else { return };
+        entry.flows = entry.flows.saturating_sub(1);
+        if entry.flows == 0 {
+            self.remove(slot);
+        }
+    }
+
+    /// Lets owners go that no flow has taken.
+    pub fn sweep(&mut self) {
+        for slot in std::mem::take(&mut self.fresh) {
+            if self.slots.get(slot.0 as usize).is_some_and(|entry| entry.flows == 0) {
+                self.remove(slot);
+            }
+        }
+    }
+
+    /// Owners held, those that always exist among them.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether nothing but the owners that always exist is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == ALWAYS
+    }
+
+    fn remove(&mut self, slot: OwnerSlot) {
+        let Some(entry) = self.slots.get_mut(slot.0 as usize) else { return };
+        let Attribution::Known { process, .. } = &entry.attribution else { return };
+        let hash = hash_of(&self.hasher, process);
+        if let Ok(found) = self.index.find_entry(hash, |&other| other == slot.0) {
+            found.remove();
+            entry.attribution = Attribution::Unknown(UnknownReason::Gone);
+            entry.extension = None;
+            self.free.push(slot.0);
+        }
+    }
+}
+
+const ALWAYS: usize = 1 + UnknownReason::ALL.len();
+
+fn hash_of(hasher: &foldhash::fast::RandomState, process: &Process) -> u64 {
+    hasher.hash_one((process.key, process.executable_path()))
+}
+
+fn is(attribution: &Attribution, process: &Arc<Process>, evidence: &Evidence) -> bool {
+    match attribution {
+        Attribution::Known { process: known, evidence: how } => {
+            how == evidence && (Arc::ptr_eq(known, process) || known == process)
+        }
+        Attribution::Pending { .. } | Attribution::Unknown(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribution::ProcessKey;
+
+    fn known(pid: u32) -> Attribution {
+        let process = Process { key: ProcessKey { pid, start: 7 }, ..Process::default() };
+        Attribution::Known { process: Arc::new(process), evidence: Evidence::Exact }
+    }
+
+    #[test]
+    fn an_owner_has_one_number_while_it_has_flows() {
+        let mut owners: OwnerTable<()> = OwnerTable::new();
+        let slot = owners.slot(&known(10));
+        assert_eq!(owners.slot(&known(10)), slot, "equal, though not the same allocation");
+        assert_ne!(owners.slot(&known(11)), slot);
+        owners.retain(slot);
+        owners.sweep();
+        assert_eq!(owners.len(), ALWAYS + 1, "nobody took pid 11");
+        assert_eq!(owners.attribution(slot).process().unwrap().key.pid, 10);
+        owners.release(slot);
+        assert!(owners.is_empty());
+    }
+
+    #[test]
+    fn reasons_keep_their_numbers() {
+        let mut owners: OwnerTable<()> = OwnerTable::new();
+        for reason in UnknownReason::ALL {
+            let slot = owners.slot(&Attribution::Unknown(reason));
+            assert!(matches!(owners.attribution(slot), Attribution::Unknown(known) if *known == reason));
+            owners.release(slot);
+        }
+        assert!(owners.attribution(PENDING).is_pending());
+    }
+}
