@@ -32,6 +32,8 @@ pub mod resolve;
 
 pub mod dispatch;
 
+pub mod config;
+
 pub mod runtime;
 
 pub mod cli;

@@ -268,6 +268,14 @@ impl OneOrMany {
     }
 }
 
+impl DispatchSettings {
+    /// Everything on standard output: what holds where no output is configured.
+    pub fn standard_output() -> BTreeMap<String, OutputSettings> {
+        let transport = Transport::Stdout(StdoutSettings::default());
+        BTreeMap::from([("stdout".to_owned(), OutputSettings { transport, common: Common::default() })])
+    }
+}
+
 impl<'de> Deserialize<'de> for OutputSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut own = serde_json::Map::deserialize(deserializer)?;

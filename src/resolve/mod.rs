@@ -11,4 +11,7 @@ pub trait ProcessResolver: Send {
     /// [`Attribution::Pending`] means "ask again": nothing is known yet, and
     /// the flow is too young to give up on.
     fn resolve(&mut self, lookup: &Lookup) -> Attribution;
+
+    /// Called every few milliseconds, busy or not: reads events that wait.
+    fn idle(&mut self) {}
 }

@@ -1,0 +1,114 @@
+//! The configuration file exactly as it is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::config::read;
+use crate::dispatch::settings::{OutputSettings, RoutingSettings};
+use crate::rule::diagnose::{Report, Source};
+
+/// `/etc/egret/egret.yaml`. Every key may be absent.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// Where traffic comes from.
+    pub capture: CaptureFile,
+    /// Files and folders of rules; absent means the rules that ship.
+    pub rules: Option<Vec<PathBuf>>,
+    /// Where state is kept between runs.
+    pub state_dir: Option<PathBuf>,
+    /// What this host is called.
+    pub host: HostFile,
+    /// The limits of the engine.
+    pub engine: EngineFile,
+    /// Receivers by name; absent means standard output.
+    pub outputs: Option<BTreeMap<String, OutputSettings>>,
+    /// Who gets what.
+    pub routing: RoutingSettings,
+}
+
+/// `capture:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureFile {
+    /// Kernel programs, libpcap, or whichever works.
+    pub source: Option<SourceKind>,
+    /// Interfaces by name.
+    pub interfaces: Option<Vec<String>>,
+    /// A filter in libpcap's language.
+    pub filter: Option<String>,
+    /// Bytes kept of each frame.
+    pub snaplen: Option<u64>,
+    /// Bytes of the kernel's ring for each interface.
+    pub buffer: Option<u64>,
+    /// Networks that are this host's own, beside its addresses.
+    pub local: Vec<IpNet>,
+}
+
+/// `capture.source`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// The kernel's own counters where they load, else libpcap.
+    #[default]
+    Auto,
+    /// The kernel's own counters or nothing.
+    Ebpf,
+    /// libpcap.
+    Pcap,
+}
+
+/// `host:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostFile {
+    /// The name in alerts; absent means the host name.
+    pub name: Option<String>,
+    /// Words that rules can match.
+    pub tags: Vec<String>,
+}
+
+/// `engine:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineFile {
+    /// Flows held at once.
+    pub max_flows: Option<usize>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration `{}`", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what a configuration is.
+    #[error("configuration `{}` is not valid", path.display())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// All that is wrong.
+        report: Box<Report>,
+    },
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, and where it is not valid: then with everything that is wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let content = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let source = Source::new(path.display().to_string(), content);
+        read::parse(source).map_err(|report| ConfigError::Invalid { path: path.into(), report })
+    }
+}

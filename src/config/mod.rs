@@ -1,0 +1,15 @@
+//! The configuration: as written ([`ConfigFile`]) and as meant ([`Settings`]).
+//!
+//! Strict and layered: defaults, then the file, then the environment, then
+//! the arguments; merged once. An unknown key is an error.
+
+mod file;
+mod host;
+mod local;
+pub mod read;
+mod settings;
+
+pub use file::{ConfigError, ConfigFile, SourceKind};
+pub use host::this_host;
+pub use local::host_addresses;
+pub use settings::{DEFAULT_CONFIG_PATH, DEFAULT_STATE_DIR, RuleSource, Settings};
