@@ -5,7 +5,10 @@
 
 pub mod catalogue;
 pub mod diagnose;
+pub mod kind;
+pub mod literal;
 pub mod render;
+pub mod schema;
 pub mod yaml;
 
 mod condition;
