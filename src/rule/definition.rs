@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rule::{Active, Comparison, Condition, Field, Metric, Quantity, Schedule, Threshold};
+use crate::rule::{Active, Comparison, Condition, Field, Metric, Quantity, Schedule, Summary, Threshold};
 use crate::time::Timestamp;
 
 /// One rule of the set.
@@ -27,10 +27,37 @@ pub struct Rule {
     pub life: Life,
     /// How much the rule may hold and say.
     pub limits: Limits,
+    /// How an alert of this rule reads.
+    pub presentation: Presentation,
+    /// How long its notifications are gathered before they leave; `None` leaves it to the routing.
+    pub group_wait: Option<Duration>,
     /// Receivers named by the rule itself.
     pub outputs: Vec<Arc<str>>,
     /// Whether those replace the routing tree instead of adding to it.
     pub outputs_only: bool,
+}
+
+/// How an alert reads.
+#[derive(Debug, Clone, Default)]
+pub struct Presentation {
+    /// Its one line; `None` for the usual one.
+    pub summary: Option<Arc<Summary>>,
+    /// What it shows beside the usual.
+    pub details: Vec<Detail>,
+}
+
+/// Something that an alert shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The value of a field.
+    Field(Field),
+    /// The values of a field that have the most `bytes_out`.
+    Top {
+        /// Of which field.
+        field: Field,
+        /// How many of them.
+        count: usize,
+    },
 }
 
 /// Flows that a rule lets pass. Their bytes are not lost: alerts show them as excluded.

@@ -9,6 +9,7 @@ pub mod kind;
 pub mod literal;
 pub mod render;
 pub mod schema;
+pub mod technique;
 pub mod yaml;
 
 mod condition;
@@ -20,12 +21,14 @@ mod observation;
 mod pattern;
 mod rule_set;
 mod schedule;
+mod summary;
 
 pub use crate::flow::FlowState;
 pub use condition::{Condition, Quantifier, Test};
 pub use definition::{
-    AlertCap, Baseline, Budget, Clause, Confidence, Escalation, Exception, ExceptionBudget, FirstSeen, Life, Limits,
-    Metadata, Method, NoData, Period, Realert, Rule, RuleStatus, Season, Severity, Spike, Trigger, When,
+    AlertCap, Baseline, Budget, Clause, Confidence, Detail, Escalation, Exception, ExceptionBudget, FirstSeen, Life,
+    Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,
+    Trigger, When,
 };
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
@@ -34,3 +37,4 @@ pub use observation::{DnsQuery, Host, Observation};
 pub use pattern::{Numbers, Pattern, TextPattern, Texts};
 pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
 pub use schedule::{Active, Schedule};
+pub use summary::Summary;
