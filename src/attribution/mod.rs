@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod comment;
+mod declared;
 mod evidence;
 mod lookup;
 mod process;
@@ -13,6 +14,7 @@ mod update;
 
 pub use cgroup::Cgroup;
 pub use comment::process_of_comments;
+pub use declared::{DeclarationError, DeclaredOwner, DeclaredOwners};
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
