@@ -73,7 +73,7 @@ pub fn decode<'a>(frame: &Frame<'a>, fragments: &mut Fragments) -> Result<Packet
 
 /// Reads a packet of any shape.
 #[inline(never)]
-fn decode_any<'a>(frame: &Frame<'a>, fragments: &mut Fragments) -> Result<Packet<'a>, DecodeError> {
+pub(super) fn decode_any<'a>(frame: &Frame<'a>, fragments: &mut Fragments) -> Result<Packet<'a>, DecodeError> {
     let unwrapped = link::unwrap(frame.link_type, frame.bytes)?;
     let before_ip = frame.bytes.len().saturating_sub(unwrapped.ip.len()) as u64;
     let network = Network::read(unwrapped.ip, u64::from(frame.wire_length).saturating_sub(before_ip))?;
@@ -166,5 +166,86 @@ impl DecodeErrors {
 impl serde::Serialize for DecodeErrors {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter().map(|(error, count)| (error.name(), count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::{LinkType, Protocol};
+
+    #[test]
+    fn a_length_of_zero_means_as_long_as_the_frame() {
+        let segmented = ipv4(0, 0, 17, &[0; 100]);
+        assert_eq!(bytes(&segmented, 90_000), Ok(90_000));
+        assert_eq!(bytes(&ipv6(0, 17, &[0; 100]), 90_000), Ok(90_000));
+        assert_eq!(bytes(&ipv4(0, 0, 17, &[]), 20), Err(DecodeError::NetworkDamaged));
+    }
+
+    #[test]
+    fn a_jumbo_payload_option_says_the_length() {
+        let options = [6, 0, 0xc2, 4, 0, 1, 0x38, 0x80];
+        assert_eq!(bytes(&ipv6(0, 0, &[&options[..], &[0; 40]].concat()), 500), Ok(40 + 80_000));
+        let padded = [6, 1, 0, 1, 2, 0, 0, 0, 0xc2, 4, 0, 1, 0x38, 0x80, 1, 0];
+        assert_eq!(bytes(&ipv6(0, 0, &[&padded[..], &[0; 40]].concat()), 500), Ok(40 + 80_000));
+    }
+
+    #[test]
+    fn padding_and_cuts_do_not_change_the_length() {
+        let packet = ipv4(40, 0, 6, &[0; 26]);
+        assert_eq!(bytes(&packet, 46), Ok(40));
+        assert_eq!(bytes(packet.get(..24).unwrap(), 1500), Ok(40));
+        let cut_in_its_options = [&[0x4f][..], ipv4(100, 0, 6, &[1; 4]).get(1..).unwrap()].concat();
+        assert_eq!(bytes(&cut_in_its_options, 1500), Ok(100));
+        assert_eq!(bytes(packet.get(..19).unwrap(), 1500), Err(DecodeError::NetworkTruncated));
+    }
+
+    #[test]
+    fn all_fragments_of_a_datagram_have_its_ports_and_payload() {
+        let mut fragments = Fragments::default();
+        let first = ipv4(20 + 8 + 16, 0x2000, 17, &[&[0x10, 0, 0, 53, 0, 48, 0, 0][..], &[1; 16]].concat());
+        let last = ipv4(20 + 24, 3, 17, &[2; 24]);
+        let packets = [&first, &last].map(|bytes| decode(&frame(bytes, 60), &mut fragments).unwrap());
+        let [first, last] = packets;
+        assert_eq!(first.five_tuple, last.five_tuple);
+        assert_eq!((first.five_tuple.source.port, first.five_tuple.destination.port), (4096, 53));
+        assert_eq!((first.fragment, last.fragment), (Fragment::First, Fragment::Later));
+        assert_eq!((first.payload_bytes, last.payload_bytes), (Bytes(16), Bytes(24)));
+        assert_eq!(first.five_tuple.protocol, Protocol::UDP);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_bytes_do_harm(link_type in 0..300_u32, wire_length in any::<u32>(), bytes in vec(any::<u8>(), 0..120)) {
+            let frame = Frame { link_type: LinkType(link_type), ..frame(&bytes, wire_length) };
+            if let Ok(packet) = decode(&frame, &mut Fragments::default()) {
+                prop_assert!(packet.payload.len() <= bytes.len());
+                prop_assert!(packet.payload_bytes <= packet.bytes);
+            }
+        }
+    }
+
+    fn bytes(ip: &[u8], wire_length: u32) -> Result<u64, DecodeError> {
+        decode(&frame(ip, wire_length), &mut Fragments::default()).map(|packet| packet.bytes.0)
+    }
+
+    fn frame(bytes: &[u8], wire_length: u32) -> Frame<'_> {
+        let timestamp = Timestamp::from_secs(1);
+        Frame { timestamp, link_type: LinkType::RAW, wire_length, interface: 0, direction: None, bytes }
+    }
+
+    fn ipv4(length: u16, fragment: u16, protocol: u8, rest: &[u8]) -> Vec<u8> {
+        let ([l0, l1], [f0, f1]) = (length.to_be_bytes(), fragment.to_be_bytes());
+        [&[0x45, 0, l0, l1, 0, 7, f0, f1, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..], rest].concat()
+    }
+
+    fn ipv6(length: u16, next: u8, rest: &[u8]) -> Vec<u8> {
+        let [l0, l1] = length.to_be_bytes();
+        [&[0x60, 0, 0, 0, l0, l1, next, 64][..], &[1; 16], &[2; 16], rest].concat()
     }
 }

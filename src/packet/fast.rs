@@ -132,3 +132,214 @@ fn finish<'a>(
 
 /// Hardware types above this have meanings of their own for the protocol field.
 const MAX_COMMON_HARDWARE: u16 = 800;
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::decode::decode_any;
+    use crate::packet::{Fragments, TcpFlags};
+    use crate::time::Timestamp;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_it_says_the_full_decoder_says(shape in shape(), damage in damage()) {
+            let bytes = damage.apply(shape.build());
+            let frame = shape.frame(&bytes);
+            if let Some(packet) = decode(&frame) {
+                prop_assert_eq!(decode_any(&frame, &mut Fragments::default()), Ok(packet));
+            }
+        }
+
+        #[test]
+        fn it_knows_every_common_shape(shape in shape()) {
+            let bytes = shape.build();
+            let common = shape.tags <= 1 && shape.protocol != Kind::Icmp && !shape.ip_options;
+            prop_assert_eq!(decode(&shape.frame(&bytes)).is_some(), common);
+        }
+
+        #[test]
+        fn what_it_says_etherparse_says(shape in shape(), damage in damage()) {
+            let shape = Shape { link: LinkType::ETHERNET, ..shape };
+            let bytes = damage.apply(shape.build());
+            let Some(packet) = decode(&shape.frame(&bytes)) else { return Ok(()) };
+            let oracle = LaxSlicedPacket::from_ethernet(&bytes).unwrap();
+            let tuple = &packet.five_tuple;
+            let (source, destination, protocol, length) = match oracle.net.unwrap() {
+                LaxNetSlice::Ipv4(ip) => {
+                    let header = ip.header();
+                    let length = u64::from(header.total_len());
+                    (Address::from(header.source_addr()), Address::from(header.destination_addr()), header.protocol(), length)
+                }
+                LaxNetSlice::Ipv6(ip) => {
+                    let header = ip.header();
+                    let length = u64::from(header.payload_length()) + 40;
+                    (Address::from_v6(header.source()), Address::from_v6(header.destination()), header.next_header(), length)
+                }
+                LaxNetSlice::Arp(_) => panic!("arp is no packet"),
+            };
+            prop_assert_eq!((tuple.source.address, tuple.destination.address), (source, destination));
+            prop_assert_eq!((tuple.protocol.0, packet.bytes.0), (protocol.0, length));
+            let ports = (tuple.source.port, tuple.destination.port);
+            match oracle.transport {
+                Some(TransportSlice::Tcp(tcp)) => {
+                    prop_assert_eq!(ports, (tcp.source_port(), tcp.destination_port()));
+                    prop_assert_eq!(packet.payload, tcp.payload());
+                    prop_assert_eq!(packet.tcp_sequence, tcp.sequence_number());
+                    let flags = packet.tcp_flags.unwrap();
+                    prop_assert_eq!(flags.has(TcpFlags::SYN), tcp.syn());
+                    prop_assert_eq!(flags.has(TcpFlags::FIN), tcp.fin());
+                }
+                Some(TransportSlice::Udp(udp)) => {
+                    prop_assert_eq!(ports, (udp.source_port(), udp.destination_port()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A frame to be built.
+    #[derive(Debug, Clone)]
+    struct Shape {
+        link: LinkType,
+        tags: usize,
+        addresses: Addresses,
+        ip_options: bool,
+        protocol: Kind,
+        ports: (u16, u16),
+        tcp_options: bool,
+        payload: Vec<u8>,
+        trailer: usize,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Addresses {
+        V4([u8; 4], [u8; 4]),
+        V6([u8; 16], [u8; 16]),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Tcp,
+        Udp,
+        Icmp,
+    }
+
+    /// Bytes that are overwritten, and where the frame is cut.
+    #[derive(Debug, Clone)]
+    struct Damage {
+        writes: Vec<(prop::sample::Index, u8)>,
+        cut: Option<prop::sample::Index>,
+    }
+
+    fn shape() -> impl Strategy<Value = Shape> {
+        let link = prop_oneof![Just(LinkType::ETHERNET), Just(LinkType::LINUX_SLL2), Just(LinkType::RAW)];
+        let addresses = prop_oneof![
+            any::<([u8; 4], [u8; 4])>().prop_map(|(source, destination)| Addresses::V4(source, destination)),
+            any::<([u8; 16], [u8; 16])>().prop_map(|(source, destination)| Addresses::V6(source, destination)),
+        ];
+        let protocol = prop_oneof![Just(Kind::Tcp), Just(Kind::Udp), Just(Kind::Icmp)];
+        let rest = (any::<(u16, u16)>(), any::<bool>(), vec(any::<u8>(), 0..40), 0..10_usize);
+        (link, 0..3_usize, addresses, any::<bool>(), protocol, rest).prop_map(
+            |(link, tags, addresses, ip_options, protocol, (ports, tcp_options, payload, trailer))| Shape {
+                tags: if link == LinkType::ETHERNET { tags } else { 0 },
+                // Options of IPv6 are extension headers, which etherparse builds another way.
+                ip_options: ip_options && matches!(addresses, Addresses::V4(..)),
+                link,
+                addresses,
+                protocol,
+                ports,
+                tcp_options,
+                payload,
+                trailer,
+            },
+        )
+    }
+
+    fn damage() -> impl Strategy<Value = Damage> {
+        let writes = vec(any::<(prop::sample::Index, u8)>(), 0..4);
+        (writes, any::<Option<prop::sample::Index>>()).prop_map(|(writes, cut)| Damage { writes, cut })
+    }
+
+    impl Shape {
+        fn build(&self) -> Vec<u8> {
+            let mut bytes = match self.link {
+                LinkType::ETHERNET => [2; 12].to_vec(),
+                LinkType::LINUX_SLL2 => Vec::new(),
+                _ => Vec::new(),
+            };
+            for _ in 0..self.tags {
+                bytes.extend([0x81, 0x00, 0x00, 0x07]);
+            }
+            let ethertype = match self.addresses {
+                Addresses::V4(..) => ETHERTYPE_IPV4,
+                Addresses::V6(..) => ETHERTYPE_IPV6,
+            };
+            match self.link {
+                LinkType::ETHERNET => bytes.extend(ethertype.to_be_bytes()),
+                LinkType::LINUX_SLL2 => {
+                    bytes.extend(ethertype.to_be_bytes());
+                    bytes.extend([0, 0, 0, 0, 0, 9, 0, 1, 4, 6, 2, 2, 2, 2, 2, 2, 0, 0]);
+                }
+                _ => {}
+            }
+            self.build_ip(&mut bytes);
+            bytes.extend(std::iter::repeat_n(0, self.trailer));
+            bytes
+        }
+
+        fn build_ip(&self, bytes: &mut Vec<u8>) {
+            let builder = match self.addresses {
+                Addresses::V4(source, destination) => {
+                    let mut header =
+                        etherparse::Ipv4Header { time_to_live: 64, source, destination, ..Default::default() };
+                    if self.ip_options {
+                        header.options = [1, 1, 1, 0].into();
+                    }
+                    PacketBuilder::ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
+                }
+                Addresses::V6(source, destination) => PacketBuilder::ipv6(source, destination, 64),
+            };
+            let (source, destination) = self.ports;
+            match self.protocol {
+                Kind::Tcp => {
+                    let builder = builder.tcp(source, destination, 7, 1000).syn();
+                    let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1460)];
+                    let options = if self.tcp_options { &options[..] } else { &[] };
+                    builder.options(options).unwrap().write(bytes, &self.payload).unwrap();
+                }
+                Kind::Udp => builder.udp(source, destination).write(bytes, &self.payload).unwrap(),
+                Kind::Icmp => builder.icmpv4_echo_request(1, 2).write(bytes, &self.payload).unwrap(),
+            }
+        }
+
+        fn frame<'a>(&self, bytes: &'a [u8]) -> Frame<'a> {
+            Frame {
+                timestamp: Timestamp::from_secs(1),
+                link_type: self.link,
+                wire_length: bytes.len() as u32,
+                interface: 3,
+                direction: None,
+                bytes,
+            }
+        }
+    }
+
+    impl Damage {
+        fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+            for (index, value) in &self.writes {
+                let at = index.index(bytes.len());
+                bytes[at] = *value;
+            }
+            if let Some(cut) = &self.cut {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes
+        }
+    }
+}

@@ -387,3 +387,90 @@ pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// In the place of an EtherType, up to this it is a length and IEEE 802.2 follows.
 const MAX_802_3_LENGTH: u16 = 1500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_link_layer_leads_to_the_ip_header() {
+        let ethernet = |ethertype: u16, rest: &[u8]| [&[2; 12], &ethertype.to_be_bytes()[..], rest].concat();
+        let cases: &[(&str, LinkType, Vec<u8>)] = &[
+            ("ethernet", LinkType::ETHERNET, ethernet(0x0800, IP)),
+            ("802.1Q in 802.1ad", LinkType::ETHERNET, ethernet(0x88a8, &prefix(&[0, 1, 0x81, 0, 0, 2, 8, 0]))),
+            ("802.1BR", LinkType::ETHERNET, ethernet(0x893f, &prefix(&[0, 0, 0, 0, 0, 0, 8, 0]))),
+            ("802.3 with SNAP", LinkType::ETHERNET, ethernet(8, &prefix(&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]))),
+            ("802.3 with LLC alone", LinkType::ETHERNET, ethernet(3, &prefix(&[6, 6, 3]))),
+            ("MPLS, two labels", LinkType::ETHERNET, ethernet(0x8847, &prefix(&[0, 1, 0, 9, 0, 2, 1, 9]))),
+            ("PPPoE", LinkType::ETHERNET, ethernet(0x8864, &prefix(&[0x11, 0, 0, 1, 0, 22, 0, 0x21]))),
+            ("PPPoE alone", LinkType::PPP_ETHER, prefix(&[0x11, 0, 0, 1, 0, 22, 0, 0x21])),
+            ("PPP", LinkType::PPP, prefix(&[0, 0x21])),
+            ("PPP, framed and compressed", LinkType::PPP, prefix(&[0xff, 3, 0x21])),
+            ("PPP in HDLC", LinkType::PPP_HDLC, prefix(&[0xff, 3, 0, 0x21])),
+            ("Cisco HDLC where PPP is meant", LinkType::PPP_HDLC, prefix(&[0x0f, 0, 8, 0])),
+            ("Cisco HDLC", LinkType::CISCO_HDLC, prefix(&[0x0f, 0, 8, 0])),
+            ("frame relay, NLPID", LinkType::FRAME_RELAY, prefix(&[0x18, 0x41, 3, 0xcc])),
+            ("frame relay, padded NLPID", LinkType::FRAME_RELAY, prefix(&[0x18, 0x41, 3, 0, 0xcc])),
+            ("frame relay, SNAP", LinkType::FRAME_RELAY, prefix(&[0x18, 0x41, 3, 0, 0x80, 0, 0, 0, 8, 0])),
+            ("frame relay, Cisco's way", LinkType::FRAME_RELAY, prefix(&[0x18, 0x41, 8, 0])),
+            ("loopback, little-endian", LinkType::NULL, prefix(&[2, 0, 0, 0])),
+            ("loopback, big-endian", LinkType::NULL, prefix(&[0, 0, 0, 2])),
+            ("OpenBSD loopback", LinkType::LOOP, prefix(&[0, 0, 0, 2])),
+            ("ATM", LinkType::ATM_RFC1483, prefix(&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0])),
+            ("packet filter log", LinkType::PFLOG, [&[61, 2][..], &[0; 62], IP].concat()),
+            ("IPsec encapsulation", LinkType::ENC, [&[0; 12], IP].concat()),
+            ("MPLS alone", LinkType::MPLS, prefix(&[0, 1, 1, 9])),
+            ("netfilter log", LinkType::NFLOG, prefix(&[2, 0, 0, 0, 5, 0, 10, 0, b'x', 0, 0, 0, 24, 0, 9, 0])),
+            ("802.11", LinkType::IEEE802_11, [&[8, 1][..], &[0; 22], SNAP, IP].concat()),
+            ("802.11 with QoS, four addresses", LinkType::IEEE802_11, [&[0x88, 3][..], &[0; 30], SNAP, IP].concat()),
+            ("802.11, aggregated", LinkType::IEEE802_11, {
+                [&[0x88, 1][..], &[0; 22], &[0x80, 0], &[0; 14], SNAP, IP].concat()
+            }),
+            ("radiotap, padded", LinkType::IEEE802_11_RADIOTAP, {
+                let radiotap = [0, 0, 9, 0, 2, 0, 0, 0, 0x20];
+                [&radiotap[..], &[0x88, 1], &[0; 24], &[0; 2], SNAP, IP].concat()
+            }),
+            ("PPI", LinkType::PPI, [&[0, 0, 8, 0, 105, 0, 0, 0, 8, 1][..], &[0; 22], SNAP, IP].concat()),
+            ("raw", LinkType::RAW, IP.to_vec()),
+            ("raw IPv4", LinkType::IPV4, IP.to_vec()),
+        ];
+        for (name, link_type, bytes) in cases {
+            assert_eq!(unwrap(*link_type, bytes).map(|unwrapped| unwrapped.ip), Ok(IP), "{name}");
+            for length in 0..bytes.len() {
+                // However short it is cut, there is an answer.
+                let answer = unwrap(*link_type, bytes.get(..length).unwrap());
+                assert!(answer.is_ok_and(|unwrapped| !unwrapped.ip.is_empty()) || answer.is_err(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn some_link_layers_tell_the_direction() {
+        let cooked = |kind: u8| [&[0, kind, 0, 1][..], &[0; 10], &[8, 0], IP].concat();
+        let way = |link_type, bytes: &[u8]| unwrap(link_type, bytes).unwrap().direction;
+        assert_eq!(way(LinkType::LINUX_SLL, &cooked(0)), Some(FrameDirection::In));
+        assert_eq!(way(LinkType::LINUX_SLL, &cooked(3)), None);
+        assert_eq!(way(LinkType::LINUX_SLL, &cooked(4)), Some(FrameDirection::Out));
+        assert_eq!(way(LinkType::PPP_WITH_DIRECTION, &prefix(&[1, 0xff, 3, 0, 0x21])), Some(FrameDirection::Out));
+        assert_eq!(way(LinkType::PPP_PPPD, &prefix(&[0, 3, 0, 0x21])), Some(FrameDirection::In));
+    }
+
+    #[test]
+    fn what_is_not_ip_is_told_from_what_is_damaged() {
+        let ethernet = |ethertype: u16, rest: &[u8]| [&[2; 12], &ethertype.to_be_bytes()[..], rest].concat();
+        let error = |link_type, bytes: &[u8]| unwrap(link_type, bytes).unwrap_err();
+        assert_eq!(error(LinkType::ETHERNET, &ethernet(0x0806, &[0; 28])), DecodeError::NotIp);
+        assert_eq!(error(LinkType::ETHERNET, &ethernet(0x86dd, IP)), DecodeError::NetworkDamaged);
+        assert_eq!(error(LinkType::ETHERNET, &[2; 13]), DecodeError::LinkTruncated);
+        assert_eq!(error(LinkType::IEEE802_11, &[8, 0x40, 0, 0]), DecodeError::Encrypted);
+        assert_eq!(error(LinkType(147), IP), DecodeError::LinkType);
+        assert_eq!(error(LinkType::PPI, &[0, 0, 8, 0, 192, 0, 0, 0]), DecodeError::LinkType);
+    }
+
+    fn prefix(before: &[u8]) -> Vec<u8> {
+        [before, IP].concat()
+    }
+
+    const IP: &[u8] = &[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    const SNAP: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
+}
