@@ -3,6 +3,7 @@
 mod architecture;
 mod captures;
 mod lists;
+mod live_receivers;
 mod look_ups;
 mod places;
 mod support;
