@@ -7,7 +7,9 @@ mod file;
 mod host;
 mod local;
 pub mod read;
+pub mod rule_files;
 mod settings;
+pub mod shipped;
 
 pub use file::{ConfigError, ConfigFile, SourceKind};
 pub use host::this_host;
