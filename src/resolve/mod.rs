@@ -1,5 +1,22 @@
 //! The edge beside the engine: answers "who owns this flow?" from the running system.
 
+mod addresses;
+mod holders;
+mod memory;
+mod namespace;
+mod proc_connector;
+mod proc_net;
+mod processes;
+mod procfs;
+mod resolver;
+mod service;
+mod sock_diag;
+mod socket;
+mod users;
+
+pub use resolver::{ResolveError, Resolver, ResolverStatistics};
+pub use service::{Answer, Service};
+
 use crate::attribution::{Attribution, Lookup};
 
 /// Something that can name the owner of a flow.

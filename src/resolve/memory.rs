@@ -1,0 +1,185 @@
+//! Sockets as they were last seen, for flows that are looked up after their end.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::packet::{Address, Endpoint, Protocol};
+use crate::resolve::socket::Socket;
+
+type Ends = (Protocol, Endpoint, Endpoint);
+
+/// Sockets by their ends, in two generations: when the recent one is full or
+/// old, the older one is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    recent: Generation,
+    older: Generation,
+    rotated: Option<Instant>,
+    raw: VecDeque<(Instant, Socket)>,
+    destroyed: (HashSet<Ends>, HashSet<Ends>),
+    /// Sockets that were dropped before their time.
+    pub evicted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    sockets: HashMap<Ends, Socket>,
+    inodes: HashSet<u64>,
+}
+
+impl Memory {
+    /// A socket was seen.
+    pub(super) fn remember(&mut self, socket: &Socket) {
+        if self.recent.sockets.len() >= MAX_SOCKETS {
+            self.evicted += self.older.sockets.len() as u64;
+            self.rotate();
+        }
+        self.recent.sockets.insert(ends_of(socket), *socket);
+        self.recent.inodes.insert(socket.inode);
+    }
+
+    /// A raw or ping socket was seen.
+    pub(super) fn remember_raw(&mut self, socket: &Socket) {
+        match self.raw.iter_mut().find(|(_, known)| known.inode == socket.inode) {
+            Some((seen, _)) => *seen = Instant::now(),
+            None => {
+                if self.raw.len() >= MAX_RAW {
+                    self.raw.pop_front();
+                    self.evicted += 1;
+                }
+                self.raw.push_back((Instant::now(), *socket));
+            }
+        }
+        self.recent.inodes.insert(socket.inode);
+    }
+
+    /// The kernel told of the end of a socket.
+    pub(super) fn destroyed(&mut self, protocol: Protocol, local: Endpoint, remote: Endpoint) {
+        if self.destroyed.0.len() >= MAX_DESTROYED {
+            self.destroyed.1 = std::mem::take(&mut self.destroyed.0);
+        }
+        self.destroyed.0.insert((protocol, local, remote));
+    }
+
+    /// Whether the kernel told of the end of this socket.
+    pub(super) fn was_destroyed(&self, protocol: Protocol, local: Endpoint, remote: Endpoint) -> bool {
+        let is_in = |set: &HashSet<Ends>| {
+            let unconnected = [Address::from_v4([0; 4]), Address::default()].map(|any| Endpoint::new(any, 0));
+            set.contains(&(protocol, local, remote))
+                || unconnected.iter().any(|none| set.contains(&(protocol, local, *none)))
+        };
+        is_in(&self.destroyed.0) || is_in(&self.destroyed.1)
+    }
+
+    /// The socket between these ends.
+    pub(super) fn connected(&self, protocol: Protocol, local: Endpoint, remote: Endpoint) -> Option<Socket> {
+        self.socket(&(protocol, local, remote))
+    }
+
+    /// The socket bound to this local end, to its port on every address, and open to this remote end.
+    pub(super) fn bound(&self, protocol: Protocol, local: Endpoint, remote: Endpoint) -> Option<Socket> {
+        let any = [Address::from_v4([0; 4]), Address::default()];
+        let locals = [local.address, any[0], any[1]];
+        let found = locals.iter().flat_map(|address| any.iter().map(move |none| (*address, *none)));
+        let found = found.map(|(address, none)| (Endpoint::new(address, local.port), Endpoint::new(none, 0)));
+        let mut sockets = found.filter_map(|(local, remote)| self.socket(&(protocol, local, remote)));
+        sockets.find(|socket| socket.carries(local, remote))
+    }
+
+    /// Raw and ping sockets that exist or did a moment ago.
+    pub(super) fn raw(&self) -> impl Iterator<Item = &Socket> {
+        self.raw.iter().filter(|(seen, _)| seen.elapsed() < KEEP_RAW).map(|(_, socket)| socket)
+    }
+
+    /// Whether a socket of this inode was seen.
+    pub(super) fn has_inode(&self, inode: u64) -> bool {
+        self.recent.inodes.contains(&inode) || self.older.inodes.contains(&inode)
+    }
+
+    /// Drops what is old.
+    pub(super) fn sweep(&mut self) {
+        self.raw.retain(|(seen, _)| seen.elapsed() < KEEP_RAW);
+        if self.rotated.is_none_or(|at| at.elapsed() >= GENERATION) {
+            self.rotate();
+            self.destroyed.1 = std::mem::take(&mut self.destroyed.0);
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.older = std::mem::take(&mut self.recent);
+        self.rotated = Some(Instant::now());
+    }
+
+    fn socket(&self, ends: &Ends) -> Option<Socket> {
+        self.recent.sockets.get(ends).or_else(|| self.older.sockets.get(ends)).copied()
+    }
+}
+
+fn ends_of(socket: &Socket) -> Ends {
+    (socket.protocol, socket.local, socket.remote)
+}
+
+/// Sockets held in each generation.
+const MAX_SOCKETS: usize = 65_536;
+
+/// Raw and ping sockets held.
+const MAX_RAW: usize = 1_024;
+
+/// Ends of sockets held in each generation.
+const MAX_DESTROYED: usize = 16_384;
+
+/// How long a generation lasts: a flow is looked up within seconds.
+const GENERATION: Duration = Duration::from_secs(30);
+
+/// How long a raw socket that went away can still explain a packet.
+const KEEP_RAW: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn end(text: &str) -> Endpoint {
+        text.parse::<SocketAddr>().unwrap().into()
+    }
+
+    fn socket(local: &str, remote: &str, inode: u64) -> Socket {
+        let (local, remote) = (end(local), end(remote));
+        Socket { protocol: Protocol::UDP, local, remote, state: 7, uid: 0, inode, namespace: 1 }
+    }
+
+    #[test]
+    fn a_socket_is_found_as_it_was_bound() {
+        let mut memory = Memory::default();
+        memory.remember(&socket("10.0.0.5:40000", "198.51.100.1:443", 1));
+        memory.remember(&socket("0.0.0.0:5353", "0.0.0.0:0", 2));
+        memory.remember(&socket("[::]:6000", "[::]:0", 3));
+        let udp = Protocol::UDP;
+        let inode = |socket: Option<Socket>| socket.map(|socket| socket.inode);
+        assert_eq!(inode(memory.connected(udp, end("10.0.0.5:40000"), end("198.51.100.1:443"))), Some(1));
+        assert_eq!(inode(memory.connected(udp, end("10.0.0.5:40000"), end("198.51.100.1:444"))), None);
+        assert_eq!(inode(memory.bound(udp, end("10.0.0.5:5353"), end("198.51.100.1:9"))), Some(2));
+        assert_eq!(inode(memory.bound(udp, end("10.0.0.5:6000"), end("198.51.100.1:9"))), Some(3));
+        assert_eq!(inode(memory.bound(udp, end("[2001:db8::1]:5353"), end("[2001:db8::2]:9"))), None);
+        assert!(memory.has_inode(2) && !memory.has_inode(9));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut memory = Memory::default();
+        for number in 0..200_000_u32 {
+            let [_, _, high, low] = number.to_be_bytes();
+            let address = format!("10.{}.{high}.{low}:1", number >> 16);
+            memory.remember(&socket(&address, "198.51.100.1:443", number.into()));
+            memory.destroyed(Protocol::TCP, end(&address), end("198.51.100.1:443"));
+            memory.remember_raw(&socket(&address, "0.0.0.0:0", 1_000_000 + u64::from(number)));
+            if number > 2_000 && memory.raw.len() > MAX_RAW {
+                panic!("{} raw sockets", memory.raw.len());
+            }
+        }
+        assert!(memory.recent.sockets.len() + memory.older.sockets.len() <= 2 * MAX_SOCKETS);
+        assert!(memory.destroyed.0.len() + memory.destroyed.1.len() <= 2 * MAX_DESTROYED);
+        assert!(memory.evicted > 0);
+    }
+}

@@ -1,0 +1,169 @@
+//! Network namespaces: each has socket tables of its own.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::LinkNameSpaceType;
+use tracing::debug;
+
+use crate::packet::Address;
+use crate::resolve::addresses::Addresses;
+use crate::resolve::proc_net;
+use crate::resolve::procfs::{Proc, ProcDir, network_namespace};
+use crate::resolve::sock_diag::{DestroyedSockets, SockDiag};
+
+/// The namespaces that processes were seen in, this program's own first.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    own: u32,
+    open: BTreeMap<u32, NetworkNamespace>,
+    refused: BTreeMap<u32, Instant>,
+}
+
+/// The socket tables of one namespace.
+///
+/// An open one keeps the namespace alive, so it is closed soon after its last process.
+#[derive(Debug)]
+pub(super) struct NetworkNamespace {
+    /// Questions to its tables, where the kernel has sock_diag.
+    pub diag: Option<SockDiag>,
+    /// News of its sockets that ended, where they may be heard.
+    pub destroyed: Option<DestroyedSockets>,
+    /// A process in it, through which its text tables are read.
+    pub member: u32,
+    addresses_of: Option<Addresses>,
+    addresses: Option<Vec<Address>>,
+    /// When the last list of its sockets was read, and how long that took.
+    pub listed: Option<(Instant, Duration)>,
+}
+
+impl Namespaces {
+    /// This program's own.
+    pub(super) fn new(proc: &Proc) -> Self {
+        let pid = std::process::id();
+        let own = proc.process(pid).and_then(|directory| network_namespace(&directory)).unwrap_or_default();
+        let namespace = NetworkNamespace::new(pid, Some(Tables::open(own)));
+        Self { own, open: BTreeMap::from([(own, namespace)]), refused: BTreeMap::new() }
+    }
+
+    /// The number of this program's own.
+    pub(super) fn own(&self) -> u32 {
+        self.own
+    }
+
+    /// Makes sure that the namespace of a process is open.
+    pub(super) fn visit(&mut self, directory: &ProcDir, number: u32) {
+        if let Some(known) = self.open.get_mut(&number) {
+            if number != self.own {
+                known.member = directory.pid();
+            }
+            return;
+        }
+        let refused = self.refused.get(&number).is_some_and(|at| at.elapsed() < RETRY);
+        if refused || self.open.len() >= MAX_NAMESPACES {
+            return;
+        }
+        let entered = rustix::fs::openat(directory.as_fd(), "ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|fd| enter(fd, number));
+        if let Err(error) = &entered {
+            debug!(number, %error, "cannot enter a network namespace; its tables are read as text");
+            self.refused.insert(number, Instant::now());
+        }
+        self.open.insert(number, NetworkNamespace::new(directory.pid(), entered.ok()));
+    }
+
+    /// Closes those that no process is in.
+    pub(super) fn retain(&mut self, is_inhabited: impl Fn(u32) -> bool) {
+        let own = self.own;
+        self.open.retain(|number, _| *number == own || is_inhabited(*number));
+        self.refused.retain(|_, at| at.elapsed() < RETRY);
+    }
+
+    /// The numbers, this program's own first.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        std::iter::once(self.own).chain(self.open.keys().copied().filter(|number| *number != self.own)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn namespace_mut(&mut self, number: u32) -> Option<&mut NetworkNamespace> {
+        self.open.get_mut(&number)
+    }
+
+    /// All of them.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut NetworkNamespace> {
+        self.open.values_mut()
+    }
+
+    /// Whether an address is at home in one of them.
+    pub(super) fn has_address(&mut self, number: u32, address: Address, proc: &mut Proc) -> bool {
+        self.open.get_mut(&number).is_some_and(|namespace| namespace.addresses(proc).contains(&address))
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl NetworkNamespace {
+    fn new(member: u32, tables: Option<Tables>) -> Self {
+        let (diag, destroyed, addresses_of) = match tables {
+            Some(tables) => (tables.diag.ok(), tables.destroyed.ok(), tables.addresses.ok()),
+            None => (None, None, None),
+        };
+        Self { diag, destroyed, member, addresses_of, addresses: None, listed: None }
+    }
+
+    /// The addresses of its interfaces.
+    pub(super) fn addresses(&mut self, proc: &mut Proc) -> &[Address] {
+        if self.addresses.is_none() {
+            let listed = self.addresses_of.as_mut().and_then(|addresses| addresses.list().ok());
+            self.addresses = Some(listed.unwrap_or_else(|| {
+                let mut table = |name| {
+                    let directory = proc.process(self.member);
+                    directory.and_then(|directory| proc.read_table(&directory, name)).unwrap_or_default()
+                };
+                proc_net::parse_addresses(&table("fib_trie"), &table("if_inet6"))
+            }));
+        }
+        self.addresses.as_deref().unwrap_or_default()
+    }
+
+    /// Lets the addresses be read again: they come and go.
+    pub(super) fn forget_addresses(&mut self) {
+        self.addresses = None;
+    }
+}
+
+/// What is opened in a namespace.
+struct Tables {
+    diag: Result<SockDiag, Errno>,
+    destroyed: Result<DestroyedSockets, Errno>,
+    addresses: Result<Addresses, Errno>,
+}
+
+impl Tables {
+    fn open(number: u32) -> Self {
+        Self { diag: SockDiag::open(number), destroyed: DestroyedSockets::open(), addresses: Addresses::open() }
+    }
+}
+
+/// Opens the tables of another namespace, on a thread that ends there: a
+/// netlink socket stays in the namespace in which it was opened.
+fn enter(namespace: OwnedFd, number: u32) -> Result<Tables, Errno> {
+    let work = move || {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(Tables::open(number))
+    };
+    let thread = std::thread::Builder::new().name("enter-netns".to_owned()).spawn(work).map_err(|_| Errno::AGAIN)?;
+    thread.join().unwrap_or(Err(Errno::FAULT))
+}
+
+/// Namespaces open at once; the sockets of further ones stay unknown.
+const MAX_NAMESPACES: usize = 4_096;
+
+/// How long a namespace that refused is left alone.
+const RETRY: Duration = Duration::from_secs(60);
