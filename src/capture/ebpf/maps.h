@@ -1,0 +1,124 @@
+/* Everything the programs remember. */
+#pragma once
+#include "records.h"
+
+/* What a socket knows of itself. It lives inside the kernel's own socket, so
+ * that counting costs no look-up in a table and needs no upper bound. */
+struct socket_info {
+	struct execution owner;
+	u64 cookie;
+	u32 netns;
+	u32 remote[4];
+	u32 local[4];
+	u16 remote_port_be, local_port;
+	u8 protocol, family, flags, opened;
+	/* Two words a direction, so that a packet costs two additions: payload
+	 * bytes; packets (the upper 24 bits) with header bytes (the lower 40). */
+	u64 headers_out, headers_in, payload_out, payload_in;
+};
+#define HEADER_BITS 40
+#define HEADER_MASK ((1ull << HEADER_BITS) - 1)
+
+/* socket_info.flags */
+#define HAS_TUPLE 1    /* both ends are known */
+#define UNCONNECTED 2  /* they are those of one of several peers */
+#define FIRST_SEEN 4   /* the first payload was reported */
+#define SECOND_SEEN 8  /* and the second, for QUIC */
+
+/* Accepted sockets inherit their listener's entry (BPF_F_CLONE). The clone
+ * copies counters too: a listener must never count in its own entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, s32);
+	__type(value, struct socket_info);
+} sockets SEC(".maps");
+
+/* Flows that have no socket entry of their own: further peers of an
+ * unconnected socket, listeners, the kernel's sockets, former owners. Two
+ * maps: the programs fill one while the other is read and emptied. */
+#define FLOWS 65536
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct flow_value);
+} flows_a SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct flow_value);
+} flows_b SEC(".maps");
+
+/* Bytes of processes for which the flow map had no room: the process is kept,
+ * the destination is given up. Never emptied, so it holds totals. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct execution);
+	__type(value, struct counters);
+} overflow SEC(".maps");
+
+/* Executions that were reported, and how far. */
+#define KNOWN_AS_ANCESTOR 1
+#define KNOWN_AS_OWNER 2
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct execution);
+	__type(value, u32);
+} reported SEC(".maps");
+
+/* Arguments of each execution, taken at its exec, while they can be read:
+ * nobody may read another process's memory later, when it is an ancestor. */
+struct arguments {
+	u32 length, total;
+	char text[ANCESTOR_ARGS];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct execution);
+	__type(value, struct arguments);
+} arguments_of SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct arguments);
+} no_arguments SEC(".maps");
+
+#define RING_SIZE (8u << 20)
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_SIZE);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STATISTICS);
+	__type(key, u32);
+	__type(value, u64);
+} statistics SEC(".maps");
+
+#define ADD(to, value) __sync_fetch_and_add(&(to), (value))
+#define TAKE(from) __sync_lock_test_and_set(&(from), 0)
+
+static __always_inline void count(u32 which, u64 by)
+{
+	u64 *p = bpf_map_lookup_elem(&statistics, &which);
+	if (p)
+		ADD(*p, by);
+}
+
+/* The reader sleeps until its tick unless much is waiting: waking it for each
+ * record would cost more than the record. */
+static const volatile u32 wake_at = 262144;
+static __always_inline u64 ring_flags(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > wake_at ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
