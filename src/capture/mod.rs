@@ -1,5 +1,7 @@
 //! Where traffic enters: interfaces, files and the kernel's own counters.
 
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
 pub mod live;
 pub mod offline;
 
