@@ -3,6 +3,8 @@
 mod architecture;
 mod captures;
 mod lists;
+#[cfg(feature = "ebpf")]
+mod live_kernel;
 mod live_receivers;
 mod look_ups;
 mod places;

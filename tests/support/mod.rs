@@ -6,5 +6,6 @@ pub mod namespace;
 pub mod process;
 pub mod rsyslog;
 pub mod smtp;
+pub mod traffic;
 pub mod wait;
 pub mod webhook;

@@ -77,6 +77,12 @@ impl Namespace {
         namespace
     }
 
+    /// Its inode number, by which the kernel names it.
+    pub fn number(&self) -> u32 {
+        let metadata = std::fs::metadata(self.path()).expect("the namespace lives as long as its owner");
+        u32::try_from(std::os::unix::fs::MetadataExt::ino(&metadata)).expect("namespace numbers have 32 bits")
+    }
+
     /// The file that stands for the namespace.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
