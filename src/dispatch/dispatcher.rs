@@ -15,17 +15,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select};
 
 use crate::alert::Notification;
-use crate::dispatch::file::FileOutput;
 use crate::dispatch::message::Origin;
 use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::dispatch::output::{self, OutputError};
 use crate::dispatch::pipeline::Pipeline;
 use crate::dispatch::route::RouteError;
-use crate::dispatch::settings::{DispatchSettings, Transport};
+use crate::dispatch::settings::DispatchSettings;
 use crate::dispatch::status::Status;
-use crate::dispatch::stdout::Stdout;
 use crate::time::Timestamp;
 
 /// What tells the time.
@@ -55,6 +54,15 @@ pub enum StartError {
     /// The routing tree is wrong.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// An output is set up wrongly.
+    #[error("output `{name}`")]
+    Output {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: OutputError,
+    },
     /// A thread could not be made.
     #[error("cannot start a thread for delivery")]
     Thread(#[source] std::io::Error),
@@ -67,7 +75,8 @@ impl Dispatcher {
         let (outcomes_in, outcomes) = bounded(settings.outputs.len().max(1) * (BATCH + 1));
         let mut workers = BTreeMap::new();
         for (name, output) in &settings.outputs {
-            let notifier = notifier(&output.transport);
+            let notifier =
+                output::notifier(output).map_err(|source| StartError::Output { name: name.clone(), source })?;
             let worker = Worker::start(name, notifier, Arc::clone(&context.clock), outcomes_in.clone())?;
             workers.insert(Arc::from(name.as_str()), worker);
         }
@@ -274,7 +283,17 @@ impl Worker {
         let output: Arc<str> = name.into();
         let run = move || {
             let report = |what| reports.send(Report { output: Arc::clone(&output), what }).is_ok();
-            for batch in received {
+            loop {
+                let batch = match received.recv_timeout(IDLE_AFTER) {
+                    Ok(batch) => batch,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(error) = notifier.idle(clock()) {
+                            tracing::warn!(%output, %error, "connection lost");
+                        }
+                        continue;
+                    }
+                };
                 let mut failed = false;
                 for delivery in batch {
                     let what = if failed {
@@ -299,13 +318,6 @@ impl Worker {
     }
 }
 
-fn notifier(transport: &Transport) -> Box<dyn Notifier> {
-    match transport {
-        Transport::Stdout(_) => Box::new(Stdout),
-        Transport::File(file) => Box::new(FileOutput::new(file.clone())),
-    }
-}
-
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, StartError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
 }
@@ -320,6 +332,8 @@ impl fmt::Debug for Context {
 const SUBMISSIONS: usize = 16_384;
 /// Deliveries that a worker is given at once.
 const BATCH: usize = 64;
+/// A worker without work looks after its connection this often.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The deciding thread looks around at least this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);

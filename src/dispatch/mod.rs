@@ -5,21 +5,30 @@
 //! [`Dispatcher`] gives them threads, and the outputs give them wires.
 
 pub mod backoff;
+pub mod email;
 pub mod encode;
 pub mod file;
+pub mod http;
 pub mod message;
 pub mod pipeline;
 pub mod queue;
 pub mod route;
+pub mod secret;
 pub mod settings;
+pub mod signature;
 pub mod status;
 pub mod stdout;
+pub mod syslog;
+pub mod tls;
+pub mod webhook;
 
 mod dispatcher;
 mod notifier;
+mod output;
 
 pub use dispatcher::{Clock, Context, Dispatcher, StartError};
 pub use message::{Message, Origin};
 pub use notifier::{Delivery, Notifier, NotifyError};
+pub use output::OutputError;
 pub use settings::{DispatchSettings, OutputSettings, RoutingSettings};
 pub use status::Status;

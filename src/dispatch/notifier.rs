@@ -14,8 +14,8 @@ pub trait Notifier: Send {
     /// Hands one delivery over. `Ok` is a promise that the receiver has it, as far as its protocol can tell.
     fn send(&mut self, delivery: &Delivery, now: Timestamp) -> Result<(), NotifyError>;
 
-    /// Called when nothing waits, so that what is buffered gets out.
-    fn flush(&mut self) -> Result<(), NotifyError> {
+    /// Called about once a second while there is nothing to send, to look after connections.
+    fn idle(&mut self, _now: Timestamp) -> Result<(), NotifyError> {
         Ok(())
     }
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::alert::{Notification, Problem};
 use crate::dispatch::backoff::TokenBucket;
-use crate::dispatch::encode;
-use crate::dispatch::encode::text::Palette;
+use crate::dispatch::dispatcher::StartError;
+use crate::dispatch::encode::{self, Encoder};
 use crate::dispatch::message::{Message, Origin};
 use crate::dispatch::notifier::{Delivery, NotifyError};
+use crate::dispatch::output;
 use crate::dispatch::queue::{Health, Queue, QueueLimits, Verdict};
-use crate::dispatch::route::{RouteError, Router};
-use crate::dispatch::settings::{Common, DispatchSettings, Format, Transport};
+use crate::dispatch::route::Router;
+use crate::dispatch::settings::{Common, DispatchSettings, OutputSettings};
 use crate::dispatch::status::{OutputStatus, Status};
 use crate::rule::Severity;
 use crate::time::Timestamp;
@@ -33,8 +34,7 @@ pub struct Pipeline {
 
 #[derive(Debug)]
 struct Output {
-    format: Format,
-    palette: Palette,
+    encoder: Encoder,
     common: Common,
     queue: Queue,
     status: OutputStatus,
@@ -46,34 +46,25 @@ struct Output {
 
 impl Pipeline {
     /// Ready for the first notification.
-    pub fn new(settings: &DispatchSettings, origin: Origin, now: Timestamp) -> Result<Self, RouteError> {
+    pub fn new(settings: &DispatchSettings, origin: Origin, now: Timestamp) -> Result<Self, StartError> {
         let names: Vec<String> = settings.outputs.keys().cloned().collect();
         let router = Router::new(&settings.routing, &names)?;
-        let output = |(name, output): (&String, &crate::dispatch::settings::OutputSettings)| {
+        let output = |(name, output): (&String, &OutputSettings)| {
             let common = output.common.clone();
             let limits = QueueLimits { capacity: common.queue.max(1), max_age: common.max_age };
             let bucket = common.rate.map(|rate| TokenBucket::new(rate.per_second, rate.burst, now));
             let state = Output {
-                format: common.format.unwrap_or(output.transport.default_format()),
-                palette: match output.transport {
-                    Transport::Stdout(_) => Palette::Coloured,
-                    _ => Palette::Plain,
-                },
+                encoder: output::encoder(output).map_err(|source| StartError::Output { name: name.clone(), source })?,
                 queue: Queue::new(limits, bucket),
                 common,
                 status: OutputStatus::default(),
                 said_failing: false,
                 said_given_up: 0,
             };
-            (Arc::from(name.as_str()), state)
+            Ok((Arc::from(name.as_str()), state))
         };
-        Ok(Self {
-            origin,
-            router,
-            outputs: settings.outputs.iter().map(output).collect(),
-            submitted: 0,
-            unsubmitted: 0,
-        })
+        let outputs = settings.outputs.iter().map(output).collect::<Result<_, StartError>>()?;
+        Ok(Self { origin, router, outputs, submitted: 0, unsubmitted: 0 })
     }
 
     /// Takes a notification and puts it into the queue of everybody who gets it.
@@ -236,7 +227,7 @@ impl Pipeline {
 
 impl Output {
     fn push(&mut self, name: &str, message: Message, origin: &Origin, now: Timestamp) {
-        let payload = encode::render(self.format, self.palette, &message, origin);
+        let payload = self.encoder.encode(&message, origin);
         let last = message.last();
         let delivery = Delivery {
             id: Arc::clone(&message.id),

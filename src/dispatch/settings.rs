@@ -38,6 +38,12 @@ pub enum Transport {
     Stdout(StdoutSettings),
     /// A file, one record a line.
     File(FileSettings),
+    /// A syslog server, or this host's own.
+    Syslog(SyslogSettings),
+    /// Mail.
+    Email(EmailSettings),
+    /// An HTTP endpoint that takes our JSON.
+    Webhook(WebhookSettings),
 }
 
 impl Transport {
@@ -45,7 +51,9 @@ impl Transport {
     pub fn default_format(&self) -> Format {
         match self {
             Self::Stdout(_) => Format::Text,
-            Self::File(_) => Format::Json,
+            Self::File(_) | Self::Webhook(_) => Format::Json,
+            Self::Syslog(_) => Format::Rfc5424,
+            Self::Email(_) => Format::Text,
         }
     }
 }
@@ -67,6 +75,224 @@ pub struct FileSettings {
     /// How many renamed files are kept.
     #[serde(default = "default_rotate_keep")]
     pub rotate_keep: u32,
+}
+
+/// `type: syslog`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyslogSettings {
+    /// How messages travel; without it `tls` or `udp` is never guessed: an address means `tcp`, none means `unix`.
+    pub transport: Option<SyslogTransport>,
+    /// `host:port`, or the path of a socket for `unix`; `/dev/log` where it is not given.
+    pub address: Option<String>,
+    /// The header around a `format` that is not a syslog format itself.
+    pub header: Option<SyslogHeader>,
+    /// How messages are told apart on a stream; octet counting on TLS, line ends on TCP where it is not given.
+    pub framing: Option<Framing>,
+    /// The facility's name.
+    pub facility: Facility,
+    /// The program's name in the header.
+    pub app_name: Option<String>,
+    /// The id of the structured data element.
+    pub sd_id: Option<String>,
+    /// The largest message.
+    #[serde(with = "size_option")]
+    pub max_size: Option<u64>,
+    /// Certificates, for `tls`.
+    pub tls: TlsSettings,
+}
+
+/// How syslog messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogTransport {
+    /// A socket of this host.
+    Unix,
+    /// One datagram a message.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// A stream that is encrypted and checked.
+    Tls,
+}
+
+/// The header around a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogHeader {
+    /// With a version and an exact time.
+    Rfc5424,
+    /// With local time and a tag.
+    Rfc3164,
+}
+
+/// How messages are told apart on a stream (RFC 6587).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Framing {
+    /// The length stands before each message.
+    Octet,
+    /// A line end stands after each message.
+    Lf,
+}
+
+/// A syslog facility.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are those of RFC 5424, section 6.2.1")]
+pub enum Facility {
+    Kern = 0,
+    User = 1,
+    Mail = 2,
+    Daemon = 3,
+    Auth = 4,
+    Syslog = 5,
+    #[default]
+    Authpriv = 10,
+    Local0 = 16,
+    Local1 = 17,
+    Local2 = 18,
+    Local3 = 19,
+    Local4 = 20,
+    Local5 = 21,
+    Local6 = 22,
+    Local7 = 23,
+}
+
+/// Whom an output trusts, and who it says it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSettings {
+    /// The only authorities that are trusted; this host's where it is not given.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, with its chain.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// The name that the server must prove; the host of the address where it is not given.
+    pub server_name: Option<String>,
+}
+
+/// `type: email`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmailSettings {
+    /// The server as `host:port`.
+    pub smtp: String,
+    /// The sender.
+    pub from: String,
+    /// The recipients.
+    pub to: Vec<String>,
+    /// How the connection is encrypted; `tls` on port 465 and `starttls` elsewhere where it is not given.
+    pub security: Option<SmtpSecurity>,
+    /// Allows `security: none`.
+    #[serde(default)]
+    pub allow_insecure: bool,
+    /// The user to log in as.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The variable that holds the password.
+    pub password_env: Option<String>,
+    /// The systemd credential that holds the password.
+    pub password_credential: Option<String>,
+    /// How to log in; the best that the server offers of `plain` and `login` where it is not given.
+    pub auth: Option<SmtpAuth>,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: TlsSettings,
+    /// How long each step may take.
+    #[serde(default = "default_smtp_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// Alerts are collected for so long and sent in one mail.
+    #[serde(default, with = "duration_option")]
+    pub digest: Option<Duration>,
+}
+
+/// How a connection to a mail server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpSecurity {
+    /// It starts in the clear and must become encrypted.
+    Starttls,
+    /// It is encrypted from the first byte.
+    Tls,
+    /// It is not.
+    None,
+}
+
+/// How to log in to a mail server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are those of the mechanisms")]
+pub enum SmtpAuth {
+    Plain,
+    Login,
+    Xoauth2,
+}
+
+/// `type: webhook`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// Where to post.
+    pub url: String,
+    /// How requests are made.
+    #[serde(default)]
+    pub http: HttpSettings,
+    /// Allows `http://`.
+    #[serde(default)]
+    pub allow_insecure: bool,
+    /// How the body is signed.
+    #[serde(default)]
+    pub scheme: SignatureScheme,
+    /// The file that holds the secret.
+    pub secret_file: Option<PathBuf>,
+    /// The variable that holds the secret.
+    pub secret_env: Option<String>,
+    /// The systemd credential that holds the secret.
+    pub secret_credential: Option<String>,
+    /// The file that holds the secret before it was changed; both sign while receivers follow.
+    pub previous_secret_file: Option<PathBuf>,
+    /// Headers to add.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The file that holds the value of `Authorization`.
+    pub authorization_file: Option<PathBuf>,
+}
+
+/// How HTTP requests are made.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// How long a request may take in all.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// The proxy, never taken from the environment.
+    pub proxy: Option<String>,
+    /// Certificates.
+    pub tls: TlsSettings,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), proxy: None, tls: TlsSettings::default() }
+    }
+}
+
+/// How the body of a request is signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignatureScheme {
+    /// Standard Webhooks, HMAC-SHA256: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    #[default]
+    Standard,
+    /// `X-Hub-Signature-256` over the body.
+    Github,
+    /// `X-Grafana-Alerting-Signature` over time and body.
+    Grafana,
+    /// Standard Webhooks with an Ed25519 key.
+    Ed25519,
 }
 
 /// The keys that every kind of output takes.
@@ -127,6 +353,11 @@ pub enum Format {
     Json,
     /// An Elastic Common Schema document.
     Ecs,
+    /// A syslog message with structured data.
+    #[serde(alias = "rfc5424-sd")]
+    Rfc5424,
+    /// A syslog message of the older form.
+    Rfc3164,
 }
 
 /// How fast an output may be fed.
@@ -373,6 +604,10 @@ mod size_option {
 
 fn default_rotate_keep() -> u32 {
     5
+}
+
+fn default_smtp_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn default_burst() -> u32 {

@@ -3,12 +3,14 @@
 //! Pure. Text that comes from traffic or processes is escaped here.
 
 pub mod ecs_json;
+pub mod email;
 pub mod json;
+pub mod rfc5424;
 pub mod text;
 
 #[cfg(test)]
 pub mod example;
 
-mod render;
+mod encoder;
 
-pub use render::render;
+pub use encoder::Encoder;
