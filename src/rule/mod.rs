@@ -24,6 +24,7 @@ mod schedule;
 mod summary;
 
 pub use crate::flow::FlowState;
+pub use crate::names::DnsQuery;
 pub use condition::{Condition, Quantifier, Test};
 pub use definition::{
     AlertCap, Baseline, Budget, Clause, Confidence, Detail, Escalation, Exception, ExceptionBudget, FirstSeen, Life,
@@ -33,7 +34,7 @@ pub use definition::{
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
-pub use observation::{DnsQuery, Host, Observation};
+pub use observation::{Host, Observation};
 pub use pattern::{Numbers, Pattern, TextPattern, Texts};
 pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
 pub use schedule::{Active, Schedule};

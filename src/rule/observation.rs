@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::attribution::Attribution;
 use crate::flow::{Counters, Direction, FlowKey, FlowState};
-use crate::names::{Application, DestinationName, Place};
+use crate::names::{Application, DestinationName, DnsQuery, Place};
 use crate::time::Timestamp;
 
 /// What a rule can look at: a flow, its owner and its remote end.
@@ -36,15 +36,6 @@ pub struct Observation<'a> {
     pub dns: Option<&'a DnsQuery>,
     /// This host.
     pub host: &'a Host,
-}
-
-/// A DNS question that a process asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsQuery {
-    /// The name asked for, lower case, without a trailing dot.
-    pub name: Arc<str>,
-    /// Its registered domain by the public suffix list.
-    pub registered_domain: Option<Arc<str>>,
 }
 
 /// This host, as alerts name it.
