@@ -7,5 +7,6 @@ mod lists;
 mod live_kernel;
 mod live_receivers;
 mod look_ups;
+mod names;
 mod places;
 mod support;
