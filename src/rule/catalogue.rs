@@ -158,6 +158,10 @@ codes! {
         "The groups of this rule multiply with every flow, so that `max_groups` throws groups away and no sum ever grows."
     REGEX_WITHOUT_LITERAL "R0431" "regex-without-literal" Info
         "The expression has no fixed text to look for first, which makes it slow. A glob, prefix or suffix is faster and says more."
+    STAR_IN_EQUALITY "R0432" "star-in-equality" Warning
+        "A bare value of a text field must be equal; a star in it is a star. Use `like` for globs."
+    RELATIVE_PATH "R0433" "relative-path" Warning
+        "Paths of executables are absolute, so a pattern that starts with neither `/` nor `*` matches nothing."
     NO_OWNER "R0440" "no-owner" Info
         "Nobody is named to look after this rule."
     NO_RUNBOOK "R0441" "no-runbook" Info

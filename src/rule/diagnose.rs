@@ -105,6 +105,8 @@ pub struct Report {
 /// What was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
+    /// Files that were read.
+    pub files: usize,
     /// Rules that were written.
     pub rules: usize,
     /// Rules without an error.
@@ -235,6 +237,7 @@ impl Report {
             }
             diagnostic
         }));
+        self.totals.files += other.totals.files;
         self.totals.rules += other.totals.rules;
         self.totals.usable += other.totals.usable;
         self.totals.not_loaded.extend(other.totals.not_loaded);
@@ -247,6 +250,16 @@ impl Report {
             key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
         });
         self.diagnostics.dedup_by(|a, b| a.span == b.span && a.code.id == b.code.id && a.message == b.message);
+    }
+
+    /// Takes out what a comment allows: `# egret:allow R0430 reason`, on the line or on the one above.
+    pub fn suppress(&mut self) {
+        let sources = std::mem::take(&mut self.sources);
+        self.diagnostics.retain(|found| {
+            let Some(source) = sources.get(found.span.source as usize) else { return true };
+            found.level == Level::Error || !source.text.contains(ALLOW) || !allowed(source, found)
+        });
+        self.sources = sources;
     }
 
     /// How many findings have this level.
@@ -318,6 +331,17 @@ pub fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> O
         .min_by(|a, b| a.cmp(b))
         .map(|(_, word)| word)
 }
+
+fn allowed(source: &Source, found: &Diagnostic) -> bool {
+    let line = found.span.line as usize;
+    source.text.lines().skip(line.saturating_sub(2)).take(if line > 1 { 2 } else { 1 }).any(|line| {
+        line.split_once(ALLOW).is_some_and(|(_, rest)| {
+            rest.split_whitespace().next().is_some_and(|word| word == found.code.id || word == found.code.name)
+        })
+    })
+}
+
+const ALLOW: &str = "# egret:allow ";
 
 fn floor_boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());

@@ -155,6 +155,19 @@ impl Comparison {
 }
 
 impl Sum {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::BytesOut,
+        Self::BytesIn,
+        Self::BytesTotal,
+        Self::PayloadOut,
+        Self::PayloadIn,
+        Self::PayloadTotal,
+        Self::PacketsOut,
+        Self::PacketsIn,
+        Self::PacketsTotal,
+    ];
+
     /// The word for it in rules.
     pub fn name(self) -> &'static str {
         match self {

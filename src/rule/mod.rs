@@ -4,6 +4,7 @@
 //! and as running (its windows). Only the first can be wrong.
 
 pub mod catalogue;
+pub mod compile;
 pub mod diagnose;
 pub mod kind;
 pub mod literal;

@@ -109,7 +109,7 @@ pub fn summary(report: &Report) -> String {
         text.push_str(&parts.join(", "));
     }
     // Writing into a string cannot fail.
-    let _ = write!(text, " in {} ({}", plural(report.sources.len(), "file"), plural(totals.rules, "rule"));
+    let _ = write!(text, " in {} ({}", plural(report.totals.files, "file"), plural(totals.rules, "rule"));
     if totals.usable != totals.rules {
         let _ = write!(text, "; {} usable", totals.usable);
     }
@@ -226,7 +226,7 @@ fn summary_json(report: &Report) -> Json {
         "errors": report.count(Level::Error),
         "warnings": report.count(Level::Warning),
         "infos": report.count(Level::Info),
-        "files": report.sources.len(),
+        "files": report.totals.files,
         "rules": report.totals.rules,
         "usable": report.totals.usable,
         "not_loaded": report.totals.not_loaded,
@@ -354,11 +354,11 @@ fn junit(report: &Report) -> String {
         &mut text,
         &format!(
             "<testsuites name=\"egret check\" tests=\"{}\" failures=\"{}\">",
-            report.sources.len().max(1),
+            report.totals.files.max(1),
             report.count(Level::Error)
         ),
     );
-    for (index, source) in report.sources.iter().enumerate() {
+    for (index, source) in report.sources.iter().take(report.totals.files).enumerate() {
         let found: Vec<_> = report.diagnostics.iter().filter(|found| found.span.source as usize == index).collect();
         let failures = found.iter().filter(|found| found.level == Level::Error).count();
         let path = xml(&source.path);

@@ -1,0 +1,281 @@
+//! Lists: values by name, written in the file or in a file of their own.
+
+use crate::names::List;
+use crate::rule::Pattern;
+use crate::rule::catalogue as code;
+use crate::rule::compile::keys::Keys;
+use crate::rule::compile::matching::{Asked, Values};
+use crate::rule::compile::{Compiler, Definition};
+use crate::rule::diagnose::{Diagnostic, Span};
+use crate::rule::kind::Kind;
+use crate::rule::literal;
+use crate::rule::schema;
+use crate::rule::yaml::{Node, Yaml};
+
+/// What the items of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum ListType {
+    Network,
+    Domain,
+    Path,
+    Text,
+    Number,
+    System,
+    User,
+}
+
+/// A list that was read.
+#[derive(Debug, Clone)]
+pub(super) struct KnownList {
+    pub(super) kind: ListType,
+    /// A value is in the list if it satisfies one of these.
+    pub(super) patterns: Vec<Pattern>,
+}
+
+impl ListType {
+    fn from_word(word: &str) -> Self {
+        match word {
+            "cidr" | "ip" => Self::Network,
+            "domain" => Self::Domain,
+            "exe" | "path" => Self::Path,
+            "number" | "port" => Self::Number,
+            "asn" => Self::System,
+            "user" => Self::User,
+            _ => Self::Text,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Network => "cidr",
+            Self::Domain => "domain",
+            Self::Path => "exe",
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::System => "asn",
+            Self::User => "user",
+        }
+    }
+
+    /// The type of field that its items are written for.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Network => Kind::Ip,
+            Self::Domain => Kind::Domain,
+            Self::Path => Kind::Path,
+            Self::Text => Kind::Text,
+            Self::Number | Self::System => Kind::Number,
+            Self::User => Kind::User,
+        }
+    }
+
+    /// Whether its items can match a field of this type.
+    fn fits(self, kind: Kind) -> bool {
+        match self {
+            Self::Network => kind == Kind::Ip,
+            Self::Domain => kind == Kind::Domain,
+            Self::Path => matches!(kind, Kind::Path | Kind::Paths | Kind::Texts),
+            Self::Text => matches!(
+                kind,
+                Kind::Text | Kind::Texts | Kind::Path | Kind::Paths | Kind::User | Kind::Word(_) | Kind::Protocol
+            ),
+            Self::Number | Self::System => matches!(kind, Kind::Number | Kind::Port | Kind::User),
+            Self::User => kind == Kind::User,
+        }
+    }
+}
+
+impl Compiler<'_> {
+    /// The patterns of a list that something names.
+    pub(super) fn use_list(&mut self, name: &str, span: Span, kind: Kind, field: &str) -> Option<Vec<Pattern>> {
+        self.used.insert(format!("list {name}"));
+        if let Some(rule) = &self.rule {
+            self.uses.insert((rule.to_string(), format!("${name}")));
+        }
+        let Some(definition) = self.lists.get(name).cloned() else {
+            self.unknown_name(name, span);
+            return None;
+        };
+        let list = self.known_list(name)?;
+        if !list.kind.fits(kind) {
+            let wanted = kind.name();
+            let found = Diagnostic::new(
+                &code::LIST_TYPE,
+                span,
+                format!("`${name}` is a list of type {}, and `{field}` is a {wanted}", list.kind.name()),
+            )
+            .label(format!("a {wanted} is needed"))
+            .related(definition.span, format!("a list of type {}", list.kind.name()));
+            self.push(found);
+            return None;
+        }
+        Some(list.patterns)
+    }
+
+    pub(super) fn unknown_name(&mut self, name: &str, span: Span) {
+        let names: Vec<String> = self.lists.keys().chain(self.macros.keys()).map(|name| format!("${name}")).collect();
+        let found = Diagnostic::new(&code::UNKNOWN_NAME, span, format!("there is no list or macro `${name}`"))
+            .suggest(&format!("${name}"), names.iter().map(String::as_str));
+        self.push(found);
+    }
+
+    /// Reads a list that perhaps nothing uses.
+    pub(super) fn check_list(&mut self, name: &str) {
+        if self.lists.get(name).is_some_and(|definition| !definition.builtin) {
+            self.known_list(name);
+        }
+    }
+
+    fn known_list(&mut self, name: &str) -> Option<KnownList> {
+        if let Some(known) = self.known_lists.get(name) {
+            return known.clone();
+        }
+        let definition = self.lists.get(name).cloned()?;
+        let before = self.errors();
+        let list = self.read_list(name, &definition).filter(|_| self.errors() == before);
+        self.known_lists.insert(name.to_owned(), list.clone());
+        list
+    }
+
+    fn read_list(&mut self, name: &str, definition: &Definition) -> Option<KnownList> {
+        let keys = Keys::open(self, &definition.node, &schema::LIST)?;
+        let word = self.word(keys.get("type")?, schema::LIST_TYPES)?;
+        let kind = ListType::from_word(word);
+        if keys.get("items").is_none() && keys.get("file").is_none() {
+            let found = Diagnostic::new(
+                &code::MISSING_KEY,
+                definition.span,
+                format!("the list `{name}` has neither `items` nor `file`"),
+            );
+            self.push(found);
+            return None;
+        }
+        let mut values = Values::default();
+        let mut patterns = Vec::new();
+        self.open.push(format!("${name}"));
+        if let Some(items) = keys.get("items").filter(|items| !items.is_null()) {
+            for item in self.expect_list(items).unwrap_or_default() {
+                self.list_item(item, kind, &mut values, &mut patterns);
+            }
+        }
+        self.open.pop();
+        let max_items = keys.get("max_items").and_then(|node| self.literal(node, literal::integer));
+        let max_items = max_items.and_then(|max| usize::try_from(max).ok()).unwrap_or(MAX_ITEMS);
+        if let Some(file) = keys.get("file") {
+            self.list_file(file, kind, max_items, &mut values)?;
+        }
+        patterns.extend(values.into_patterns(kind.kind()));
+        Some(KnownList { kind, patterns })
+    }
+
+    fn list_item(&mut self, item: &Node, kind: ListType, values: &mut Values, patterns: &mut Vec<Pattern>) {
+        if let Yaml::Scalar { text, .. } = &item.value
+            && let Some(other) = text.strip_prefix('$')
+        {
+            if self.open.contains(text) {
+                let path = self.open.join(" -> ");
+                let found =
+                    Diagnostic::new(&code::CYCLE, item.span, format!("the list contains itself: {path} -> {text}"));
+                self.push(found);
+                return;
+            }
+            if let Some(more) = self.use_list(other, item.span, kind.kind(), "this list") {
+                patterns.extend(more);
+            }
+            return;
+        }
+        self.add_value(values, kind.kind(), Asked::Bare, item, "a list item");
+    }
+
+    fn list_file(&mut self, node: &Node, kind: ListType, max_items: usize, values: &mut Values) -> Option<()> {
+        let name = self.text(node)?.to_owned();
+        let directory = self.directory_of(node.span.source);
+        let path = if name.starts_with('/') || directory.is_empty() { name } else { format!("{directory}/{name}") };
+        self.list_files.insert(path.clone());
+        let content = match (self.options.read_file)(&path) {
+            Ok(content) => content,
+            Err(error) => {
+                let found = Diagnostic::new(&code::BAD_LIST_FILE, node.span, format!("cannot read `{path}`: {error}"));
+                self.push(found);
+                return None;
+            }
+        };
+        self.list_digests.insert(path.clone(), *blake3::hash(&content).as_bytes());
+        match kind {
+            ListType::Network | ListType::Domain | ListType::System => {
+                self.published_list(node.span, &path, kind, &content, max_items, values)
+            }
+            ListType::Path | ListType::Text | ListType::Number | ListType::User => {
+                self.plain_list(node.span, &path, kind, &content, max_items, values)
+            }
+        }
+    }
+
+    fn published_list(
+        &mut self,
+        span: Span,
+        path: &str,
+        kind: ListType,
+        content: &[u8],
+        max_items: usize,
+        values: &mut Values,
+    ) -> Option<()> {
+        let list = match List::parse(content, max_items) {
+            Ok(list) => list,
+            Err(error) => {
+                self.push(Diagnostic::new(&code::BAD_LIST_FILE, span, format!("cannot use `{path}`: {error}")));
+                return None;
+            }
+        };
+        for rejected in list.rejected.iter().take(MAX_REJECTED) {
+            self.push(Diagnostic::new(&code::BAD_LIST_ITEM, span, format!("{path}: {rejected}; it is skipped")));
+        }
+        let usable = match kind {
+            ListType::Network => list.counts.ipv4 + list.counts.ipv6,
+            ListType::Domain => list.counts.domains,
+            _ => list.counts.systems,
+        };
+        if usable == 0 && list.counts.entries() > 0 {
+            let message = format!("`{path}` has no item of type {}", kind.name());
+            self.push(Diagnostic::new(&code::BAD_LIST_FILE, span, message));
+            return None;
+        }
+        match kind {
+            ListType::Network => values.networks.extend(list.networks.iter()),
+            ListType::Domain => values.domain_sets.push(list.domains),
+            _ => values.numbers.extend(list.systems.iter().map(|system| (u64::from(*system), u64::from(*system)))),
+        }
+        Some(())
+    }
+
+    /// One item a line; `#` starts a comment.
+    fn plain_list(
+        &mut self,
+        span: Span,
+        path: &str,
+        kind: ListType,
+        content: &[u8],
+        max_items: usize,
+        values: &mut Values,
+    ) -> Option<()> {
+        let text = String::from_utf8_lossy(content);
+        let items = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut count = 0;
+        for item in items {
+            count += 1;
+            if count > max_items {
+                let message = format!("`{path}` has more than {max_items} items");
+                self.push(Diagnostic::new(&code::BAD_LIST_FILE, span, message).help("raise `max_items`"));
+                return None;
+            }
+            let node = Node { span, value: Yaml::Scalar { text: item.to_owned(), plain: false } };
+            self.add_value(values, kind.kind(), Asked::Bare, &node, "a list item");
+        }
+        Some(())
+    }
+}
+
+/// Items in the file of a list that says no other number.
+const MAX_ITEMS: usize = 2_000_000;
+/// Skipped lines that are told one by one.
+const MAX_REJECTED: usize = 5;
