@@ -2,6 +2,7 @@
 
 mod architecture;
 mod captures;
+mod delivery;
 mod lists;
 #[cfg(feature = "ebpf")]
 mod live_kernel;

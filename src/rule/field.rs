@@ -145,9 +145,17 @@ impl Field {
     }
 }
 
+/// Letters as they are; a byte that is no UTF-8 as `\xff`.
 fn serialize_text<S: serde::Serializer>(value: &BString, serializer: S) -> Result<S::Ok, S::Error> {
     match value.to_str() {
         Ok(text) => serializer.serialize_str(text),
-        Err(_) => serializer.collect_str(&value.escape_bytes()),
+        Err(_) => {
+            let mut text = String::with_capacity(value.len() + 8);
+            for chunk in value.utf8_chunks() {
+                text.push_str(chunk.valid());
+                text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+            }
+            serializer.serialize_str(&text)
+        }
     }
 }

@@ -42,7 +42,17 @@ impl RsyslogServer {
 
     /// Starts it on the loopback address, of `namespace` where one is given.
     pub fn start(namespace: Option<&Namespace>, directory: &Path, certificates: &Certificates) -> Self {
-        let (udp_port, tcp_port, tls_port) = (free_port(), free_port(), free_port());
+        Self::start_on(namespace, directory, certificates, free_port())
+    }
+
+    /// The same, with a TCP port of the caller's choice.
+    pub fn start_on(
+        namespace: Option<&Namespace>,
+        directory: &Path,
+        certificates: &Certificates,
+        tcp_port: u16,
+    ) -> Self {
+        let (udp_port, tls_port) = (free_port(), free_port());
         let directory = directory.join("rsyslog");
         fs::create_dir_all(&directory).expect("the test's directory is writable");
         let configuration = directory.join("rsyslog.conf");

@@ -99,7 +99,8 @@ fn serve(stream: TcpStream, received: &Mutex<Vec<Request>>) {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+/// Reads one request; `None` at the end of the connection.
+pub fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
     let path = line.split(' ').nth(1)?.to_owned();
