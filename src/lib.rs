@@ -24,6 +24,8 @@ pub mod rule;
 
 pub mod alert;
 
+pub mod engine;
+
 pub mod view;
 
 pub mod capture;

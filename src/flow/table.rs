@@ -346,6 +346,13 @@ impl<X: Default> FlowTable<X> {
         Some(FlowId { index, serial: self.cold[index].serial })
     }
 
+    /// The flows of a key, whatever their owner.
+    pub fn find_all(&self, key: &FlowKey) -> Vec<FlowId> {
+        let same = |index: &&u32| self.hot[**index].key == *key;
+        let found = self.index.iter_hash(hash_key(&self.hasher, key)).filter(same);
+        found.map(|&index| FlowId { index, serial: self.cold[index].serial }).collect()
+    }
+
     /// Whether another entry has the key of this one: the same tuple with another owner.
     pub fn has_sibling(&self, id: FlowId) -> bool {
         let key = self.hot[id.index].key;

@@ -140,6 +140,19 @@ impl Comparison {
         }
     }
 
+    /// The same comparison with another limit; a range becomes "at least".
+    #[must_use]
+    pub fn with_limit(self, limit: Quantity) -> Self {
+        match self {
+            Self::Less(_) => Self::Less(limit),
+            Self::LessOrEqual(_) => Self::LessOrEqual(limit),
+            Self::Greater(_) => Self::Greater(limit),
+            Self::GreaterOrEqual(_) | Self::Between(..) => Self::GreaterOrEqual(limit),
+            Self::Equal(_) => Self::Equal(limit),
+            Self::NotEqual(_) => Self::NotEqual(limit),
+        }
+    }
+
     /// The limit; the lower one of a range.
     pub fn limit(self) -> Quantity {
         match self {

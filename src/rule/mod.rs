@@ -15,6 +15,7 @@ pub mod yaml;
 
 mod condition;
 mod definition;
+mod evaluate;
 mod fact;
 mod field;
 mod metric;
@@ -32,6 +33,7 @@ pub use definition::{
     Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,
     Trigger, When,
 };
+pub use evaluate::{Check, Gauge, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks};
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};

@@ -46,6 +46,12 @@ impl RuleSet {
 }
 
 impl OwnerRules {
+    /// Whether a rule looks at the progress of this owner's flows, so that its
+    /// answer can change with every packet.
+    pub fn follow_progress(&self) -> bool {
+        self.left.iter().any(|(_, left)| left.follows_progress())
+    }
+
     /// The rules that look at a flow of this owner, exceptions aside.
     pub fn matching(&self, seen: &Observation<'_>) -> impl Iterator<Item = RuleIndex> {
         self.left.iter().filter(|(_, left)| left.matches(seen)).map(|(index, _)| *index)

@@ -73,7 +73,8 @@ impl Gauges {
     pub fn add(&mut self, layout: &Layout, now: Tick, addition: &Addition) {
         let mut values: SmallVec<[u64; COLUMNS]> =
             layout.columns.iter().map(|column| addition.columns[*column as usize]).collect();
-        if self.last_active != now {
+        let has_traffic = addition.get(Column::BytesOut) > 0 || addition.get(Column::BytesIn) > 0;
+        if self.last_active != now && has_traffic {
             self.last_active = now;
             if let Some(at) = layout.columns.iter().position(|column| *column == Column::ActiveTicks) {
                 values[at] = 1;

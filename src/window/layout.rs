@@ -18,10 +18,14 @@ pub enum Column {
     ActiveTicks,
     DnsQueries,
     DnsNameBytes,
+    /// Bytes out that an exception hid.
+    ExcludedOut,
+    /// Bytes in that an exception hid.
+    ExcludedIn,
 }
 
 /// How many kinds of column there are.
-pub const COLUMNS: usize = 11;
+pub const COLUMNS: usize = 13;
 
 /// A window's length and the width of its buckets, in ticks.
 ///
@@ -152,6 +156,17 @@ impl Layout {
     /// The span of a window.
     pub fn span(&self, window: WindowRef) -> Span {
         self.tracks[window.track][window.window]
+    }
+
+    /// Whether another layout differs only in how many values are kept.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let shape = |layout: &Self| {
+            let mut shape = layout.clone();
+            shape.starts = shape.starts.map(|(_, length)| (0, length));
+            shape.distinct.iter_mut().for_each(|distinct| distinct.keep = 0);
+            shape
+        };
+        shape(self) == shape(other)
     }
 
     /// The longest time that anything is kept.

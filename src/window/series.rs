@@ -79,6 +79,13 @@ struct Inherited {
     sums: Vec<Vec<Vec<u64>>>,
 }
 
+impl<K, X> Group<K, X> {
+    /// Whether it took another group's place, so that its sums may be too low.
+    pub fn is_newcomer(&self) -> bool {
+        self.error.is_some()
+    }
+}
+
 impl<K: Hash + Eq, X: Default> Series<K, X> {
     /// An empty series.
     pub fn new(layout: Layout, max_groups: usize) -> Self {
@@ -100,6 +107,16 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
     /// What is kept for each group.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Takes a layout that differs only in how many values it keeps; `false`,
+    /// and nothing changed, where it differs in more.
+    pub fn adopt_layout(&mut self, layout: &Layout) -> bool {
+        let fits = self.layout.same_shape(layout);
+        if fits {
+            self.layout = layout.clone();
+        }
+        fits
     }
 
     /// The group of a key, made if it is new; `None` where it is refused.

@@ -1,0 +1,195 @@
+//! Fills the document of an alert from the rule, the group and the evidence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::alert::{
+    Alert, AlertState, Condition, Destination, Evidence, ExecutableFacts, Lifecycle, Network, Parent, ProcessFacts,
+    Reason, RuleFacts, Seen, Source, Window, sentence,
+};
+use crate::attribution::{Attribution, Process, User};
+use crate::flow::Scope;
+use crate::rule::{Field, Host, Measured, Quantity, Rule, Value};
+use crate::time::Timestamp;
+
+/// What is known of an alert when it is said.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// This host.
+    pub host: &'a Host,
+    /// The alert's key.
+    pub key: &'a Arc<str>,
+    /// Its group.
+    pub group: Vec<(&'static str, Value)>,
+    /// How it stands.
+    pub life: &'a Lifecycle,
+    /// The word for that: `firing`, `resolved`, `withdrawn`.
+    pub state: &'static str,
+    /// Why it is said.
+    pub reason: Reason,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The window that was looked at.
+    pub window: Option<Window>,
+    /// The conditions with their values.
+    pub measured: Vec<Measured>,
+    /// Further values, by metric.
+    pub values: BTreeMap<String, Quantity>,
+    /// Who sent most, and where to.
+    pub evidence: Option<&'a Evidence>,
+    /// The window's buckets.
+    pub series: Vec<u64>,
+    /// What exceptions hid, by metric.
+    pub excluded: BTreeMap<String, u64>,
+    /// The share of traffic that was seen.
+    pub coverage: f64,
+    /// Whether inherited sums decided.
+    pub approximate: bool,
+}
+
+/// The document.
+pub fn compose(facts: Facts<'_>) -> Alert {
+    let summary = sentence::summary(&facts);
+    let Facts { rule, host, key, group, life, state, reason, ended_at, window, measured, .. } = facts;
+    let processes = facts.evidence.map(Evidence::processes).unwrap_or_default();
+    let heaviest = facts.evidence.and_then(Evidence::heaviest);
+    let owner = processes.first().map(|(attribution, _)| attribution);
+    let process = owner.and_then(Attribution::process);
+    let escalation = life.escalation.and_then(|at| rule.life.escalate.get(at));
+    let mut values = facts.values;
+    values.extend(measured.iter().filter_map(|one| Some((one.name.clone(), one.value?))));
+    let mut outputs = rule.outputs.clone();
+    outputs.extend(escalation.iter().flat_map(|escalation| escalation.outputs.iter().cloned()));
+    Alert {
+        schema: "egress-alert/1",
+        reason,
+        state: AlertState {
+            uid: life.uid.as_str().into(),
+            key: Arc::clone(key),
+            episode: life.episode,
+            state,
+            started_at: life.started_at,
+            fired_at: life.fired_at,
+            ended_at,
+            suppressed: life.suppressed,
+            coverage: facts.coverage,
+            approximate: facts.approximate,
+        },
+        rule: RuleFacts {
+            metadata: Arc::clone(&rule.metadata),
+            escalated: escalation.map(|escalation| escalation.severity),
+            outputs,
+            outputs_only: rule.outputs_only,
+        },
+        group,
+        window,
+        values,
+        conditions: measured.into_iter().map(condition).collect(),
+        process: owner.and_then(process_facts),
+        parent: process.and_then(|process| parent(process)),
+        user: process.and_then(|process| user(process)),
+        container: process.and_then(|process| process.container.clone()),
+        source: heaviest.as_ref().map(|seen| Source { ip: seen.key.local.address, port: seen.key.local.port }),
+        destination: heaviest.as_ref().map(destination),
+        network: heaviest.as_ref().map(network),
+        top: facts.evidence.map(top).unwrap_or_default(),
+        processes: processes
+            .iter()
+            .skip(1)
+            .take(MAX_PROCESSES)
+            .filter_map(|(attribution, bytes)| Some((process_facts(attribution)?, *bytes)))
+            .collect(),
+        series: facts.series,
+        excluded: facts.excluded,
+        host: host.clone(),
+        summary,
+        truncated: Vec::new(),
+    }
+}
+
+/// Processes shown beside the first.
+const MAX_PROCESSES: usize = 7;
+
+/// Values shown of each kind.
+const MAX_TOP: usize = 5;
+
+fn condition(measured: Measured) -> Condition {
+    Condition {
+        metric: measured.name,
+        op: measured.comparison.name(),
+        limit: measured.comparison.limit(),
+        value: measured.value,
+        met: measured.met,
+    }
+}
+
+fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
+    let process = attribution.process()?;
+    let executable = process.executable.as_ref();
+    Some(ProcessFacts {
+        pid: process.key.pid,
+        executable: ExecutableFacts {
+            exe: executable.map_or(Value::Missing, |executable| Value::Text(executable.path.clone())),
+            kind: executable.map_or("unknown", |executable| executable.kind.name()),
+            hash: executable.and_then(|executable| executable.sha256.clone()),
+        },
+        cmdline: match process.command_line.is_empty() {
+            true => Value::Missing,
+            false => Value::Text(process.command_line_text()),
+        },
+        started_at: process.started_at,
+        evidence: attribution.evidence().map(|evidence| evidence.name()),
+        cwd: process.working_directory.clone().map(Value::Text),
+        unit: process.unit.clone(),
+    })
+}
+
+fn parent(process: &Process) -> Option<Parent> {
+    let parent = process.ancestors.first()?;
+    Some(Parent {
+        pid: parent.pid,
+        exe: parent.executable.clone().map_or(Value::Missing, Value::Text),
+        cmdline: match parent.command_line.is_empty() {
+            true => Value::Missing,
+            false => Value::Text(bstr::join(" ", &parent.command_line).into()),
+        },
+    })
+}
+
+fn user(process: &Process) -> Option<User> {
+    process.user.clone()
+}
+
+fn destination(seen: &Seen) -> Destination {
+    let name = seen.name.as_deref();
+    let place = seen.place.as_deref();
+    Destination {
+        ip: seen.key.remote.address,
+        port: seen.key.remote.port,
+        domain: name.and_then(|name| name.domain.clone()),
+        domain_source: name.and_then(|name| name.source).map(|source| source.name()),
+        domain_trust: name.map(|name| name.trust.name()),
+        registered_domain: name.and_then(|name| name.registered_domain.clone()),
+        scope: Scope::of(seen.key.remote.address).name(),
+        asn: place.and_then(|place| place.asn),
+        as_org: place.and_then(|place| place.organization.clone()),
+        country: place.and_then(|place| place.country.clone()),
+    }
+}
+
+fn network(seen: &Seen) -> Network {
+    Network {
+        transport: seen.key.protocol.to_string(),
+        l7: seen.application.name(),
+        direction: seen.direction.name(),
+        iface: seen.interface.as_deref().map(str::to_owned),
+    }
+}
+
+fn top(evidence: &Evidence) -> BTreeMap<&'static str, Vec<(Value, u64)>> {
+    let fields = [Field::DstIp, Field::DstDomain, Field::DstPort];
+    let all = fields.map(|field| (field.name(), evidence.top(field, MAX_TOP)));
+    all.into_iter().filter(|(_, top)| !top.is_empty()).collect()
+}

@@ -1,0 +1,792 @@
+//! The engine: from packets to alerts, without a clock, a thread or a file.
+//!
+//! Inputs and time go in, outputs and a deadline come out. A packet touches
+//! one entry of the flow table; everything else happens on the ticks of event
+//! time, so the same data gives the same alerts however it is cut into pieces
+//! and however often the engine is woken.
+
+mod health;
+mod settings;
+mod watch;
+
+use std::collections::VecDeque;
+use std::mem::take;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use self::health::Health;
+pub use self::settings::{Output, Owners, Records, Settings, Statistics};
+use self::watch::{Bound, Happened, Moment, Watch};
+use crate::alert::{Notification, Sighting};
+use crate::attribution::{Attribution, FlowRecord, FlowUpdate, Lookup, OwnerTable, PENDING, Process, UnknownReason};
+use crate::flow::{
+    CaptureLosses, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable, OwnerSlot,
+    SourceCount,
+};
+use crate::names::{Application, DestinationName, Place};
+use crate::packet::Packet;
+use crate::rule::{DnsQuery, Observation, OwnerRules, RuleSet, moment, ticks};
+use crate::time::Timestamp;
+use crate::window::{Room, Tick};
+
+/// The whole pipeline from packets to alerts.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    rules: Arc<RuleSet>,
+    /// One for each rule, in the order of the set.
+    watches: Vec<Watch>,
+    /// Grows when the rules change; flows are bound anew.
+    epoch: u32,
+    flows: FlowTable<Notes>,
+    owners: OwnerTable<OwnerNotes>,
+    /// Flows whose owner is being looked up.
+    pending: Vec<Waiting>,
+    questions: Vec<(FlowId, Arc<DnsQuery>)>,
+    interfaces: Vec<Option<Arc<str>>>,
+    outputs: VecDeque<Output>,
+    health: Health,
+    /// The latest event time.
+    now: Timestamp,
+    /// The next tick to be made; none before the first input.
+    next_tick: Option<Tick>,
+    /// The minute for which the schedules were looked up.
+    schedule_minute: i64,
+    statistics: Statistics,
+}
+
+/// What the engine keeps with a flow.
+#[derive(Debug, Default)]
+struct Notes {
+    bound: SmallVec<[Bound; 1]>,
+    /// The epoch of the rules it was bound in; 0 where it was never bound.
+    epoch: u32,
+    /// Whether something was learnt since.
+    stale: bool,
+    /// Whether its beginning has been counted.
+    counted: bool,
+    failed: bool,
+    application: Application,
+    remote: Option<Arc<Remote>>,
+}
+
+/// What is known of a flow's remote end.
+#[derive(Debug, Clone, Default)]
+struct Remote {
+    name: Option<Arc<DestinationName>>,
+    place: Option<Arc<Place>>,
+}
+
+/// What the rules concluded about an owner.
+#[derive(Debug)]
+struct OwnerNotes {
+    rules: OwnerRules,
+    /// Whether a rule looks at the progress of this owner's flows.
+    follows_progress: bool,
+    /// Whether it is this very program.
+    is_self: bool,
+}
+
+/// A flow whose owner is being looked up.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    id: FlowId,
+    /// Whether the answer is still out.
+    asked: bool,
+}
+
+/// What is learnt of a flow's remote end.
+#[derive(Debug, Clone, Default)]
+pub struct RemoteFacts {
+    /// What it is called.
+    pub name: Option<Arc<DestinationName>>,
+    /// Whose network it is in.
+    pub place: Option<Arc<Place>>,
+    /// What is spoken.
+    pub application: Option<Application>,
+}
+
+/// Questions kept for one tick. Further ones are counted in no window.
+const MAX_QUESTIONS: usize = 100_000;
+
+impl Engine {
+    /// An engine with these rules.
+    pub fn new(settings: Settings, rules: Arc<RuleSet>) -> Self {
+        let limits = FlowLimits {
+            max_flows: settings.max_flows,
+            idle_timeout: settings.idle_timeout,
+            active_timeout: settings.active_timeout,
+        };
+        let watches = rules.rules.iter().map(|rule| Watch::new(Arc::clone(rule), settings.tick)).collect();
+        Self {
+            settings,
+            rules,
+            watches,
+            epoch: 1,
+            flows: FlowTable::new(limits),
+            owners: OwnerTable::new(),
+            pending: Vec::new(),
+            questions: Vec::new(),
+            interfaces: Vec::new(),
+            outputs: VecDeque::new(),
+            health: Health::default(),
+            now: Timestamp::EPOCH,
+            next_tick: None,
+            schedule_minute: i64::MIN,
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Counts a packet.
+    pub fn handle_packet(&mut self, packet: &Packet<'_>) {
+        self.handle_packets(std::slice::from_ref(packet));
+    }
+
+    /// Counts packets, which is faster than one by one and means the same.
+    pub fn handle_packets(&mut self, packets: &[Packet<'_>]) {
+        let slot = match self.settings.owners {
+            Owners::Lookup => PENDING,
+            Owners::Given => OwnerTable::<OwnerNotes>::slot_of_unknown(UnknownReason::NoSource),
+        };
+        self.observe(packets, slot);
+    }
+
+    /// Counts a packet whose owner came with it.
+    pub fn handle_owned_packet(&mut self, packet: &Packet<'_>, owner: &Attribution) {
+        // A tick would sweep away an owner that no flow has taken yet.
+        self.advance_to(packet.timestamp);
+        let slot = self.owners.slot(owner);
+        self.observe(std::slice::from_ref(packet), slot);
+    }
+
+    /// Counts what a source counted by itself.
+    pub fn handle_update(&mut self, update: &FlowUpdate) {
+        self.advance_to(update.timestamp);
+        let slot = self.owners.slot(&update.attribution);
+        let count = SourceCount {
+            counters: &update.counters,
+            direction: update.direction,
+            state: update.state,
+            ended: update.end_reason.is_some(),
+            timestamp: update.timestamp,
+        };
+        self.health.saw(update.counters.packets_out.0 + update.counters.packets_in.0);
+        self.flows.observe_counters(&update.key, slot, &count, &self.settings.local);
+        self.welcome_flows();
+    }
+
+    /// Takes the answer to a [`Lookup`].
+    pub fn handle_attribution(&mut self, key: &FlowKey, attribution: &Attribution) {
+        let Some(id) = self.flows.find_key(key, PENDING) else { return };
+        let Some(flow) = self.flows.flow(id) else { return };
+        if attribution.is_pending() {
+            for waiting in self.pending.iter_mut().filter(|waiting| waiting.id == id) {
+                waiting.asked = false;
+            }
+            return;
+        }
+        let slot = self.owners.slot(attribution);
+        if slot == flow.owner {
+            return;
+        }
+        self.give(id, flow.owner, slot);
+    }
+
+    /// Takes what was learnt of a flow's remote end.
+    pub fn handle_remote(&mut self, key: &FlowKey, facts: &RemoteFacts) {
+        for id in self.flows.find_all(key) {
+            self.set_remote(id, facts);
+        }
+    }
+
+    /// Takes a DNS question that a flow carried.
+    pub fn handle_question(&mut self, key: &FlowKey, query: &Arc<DnsQuery>) {
+        let Some(id) = self.flows.find_all(key).into_iter().next() else { return };
+        if self.questions.len() < MAX_QUESTIONS {
+            self.questions.push((id, Arc::clone(query)));
+        }
+    }
+
+    /// Takes the name of an interface, by its number in the packets.
+    pub fn handle_interface(&mut self, number: u32, name: Arc<str>) {
+        let number = usize::try_from(number).unwrap_or(usize::MAX).min(MAX_INTERFACES);
+        if self.interfaces.len() <= number {
+            self.interfaces.resize(number + 1, None);
+        }
+        self.interfaces[number] = Some(name);
+    }
+
+    /// Takes the running totals of what a source lost.
+    pub fn handle_losses(&mut self, losses: &CaptureLosses) {
+        self.health.handle_losses(losses);
+        self.statistics.losses = *losses;
+    }
+
+    /// Moves event time forward though no packet came. An extra call changes nothing.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.advance_to(now);
+    }
+
+    /// Changes the rules. A rule whose fingerprint is the same keeps its
+    /// windows and alerts; the alerts of a rule that is gone are withdrawn.
+    pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
+        let mut old: Vec<Option<Watch>> = take(&mut self.watches).into_iter().map(Some).collect();
+        for rule in &rules.rules {
+            let known = old
+                .iter_mut()
+                .find(|watch| watch.as_ref().is_some_and(|watch| watch.rule.metadata.id == rule.metadata.id));
+            let kept = known.and_then(|slot| {
+                let mut watch = slot.take()?;
+                if watch.adopt(rule, self.settings.tick) {
+                    return Some(watch);
+                }
+                *slot = Some(watch);
+                None
+            });
+            self.watches.push(kept.unwrap_or_else(|| Watch::new(Arc::clone(rule), self.settings.tick)));
+        }
+        let tick = self.next_tick.map_or(0, |next| next.saturating_sub(1));
+        let host = Arc::clone(&self.settings.host);
+        let now =
+            Moment { tick, at: self.now, length: self.settings.tick, host: &host, coverage: self.health.coverage() };
+        for mut watch in old.into_iter().flatten() {
+            let withdrawn = watch.withdraw(&now);
+            self.outputs.extend(withdrawn.into_iter().map(Output::Notification));
+        }
+        self.rules = rules;
+        self.epoch = self.epoch.wrapping_add(1).max(1);
+        self.owners.clear_extensions();
+        self.schedule_minute = i64::MIN;
+    }
+
+    /// The next thing to be done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Engine::handle_timeout`] has something to do, if nothing comes before.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let next = self.next_tick?;
+        self.next_due(next).map(|tick| moment(tick, self.settings.tick))
+    }
+
+    /// Ends the data: what is still open is taken into account and reported.
+    pub fn finish(&mut self) {
+        let Some(next) = self.next_tick else { return };
+        // Nothing can be learnt any more about flows that wait for their owner.
+        for waiting in take(&mut self.pending) {
+            self.give_up(waiting.id);
+        }
+        self.tick(next);
+        self.next_tick = Some(next + 1);
+        if self.settings.records == Records::On {
+            let open: Vec<FlowId> = self.flows.ids().collect();
+            for id in open {
+                self.report(id, FlowEndReason::ForcedEnd);
+            }
+        }
+    }
+
+    /// What the engine did so far.
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.statistics;
+        statistics.flows = self.flows.statistics();
+        statistics.owners = self.owners.len();
+        for watch in &self.watches {
+            let series = watch.statistics();
+            let counts = watch.counts();
+            statistics.groups += series.groups;
+            statistics.groups_evicted += series.evicted;
+            statistics.groups_refused += series.refused;
+            statistics.group_bytes += watch.heap_bytes();
+            statistics.alerts += counts.fired;
+            statistics.suppressed += counts.suppressed;
+            statistics.firing += watch.firing();
+        }
+        statistics
+    }
+
+    /// The rules at work.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// The latest event time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn observe(&mut self, mut packets: &[Packet<'_>], slot: OwnerSlot) {
+        while let Some(first) = packets.first() {
+            self.advance_to(first.timestamp);
+            let end = self.tick_end();
+            let same_tick = packets.iter().position(|packet| packet.timestamp >= end).unwrap_or(packets.len());
+            let (now, later) = packets.split_at(same_tick.max(1));
+            self.flows.observe(now, slot, &self.settings.local);
+            let latest = now.iter().map(|packet| packet.timestamp).max();
+            self.now = latest.map_or(self.now, |latest| self.now.max(latest));
+            self.health.saw(now.len() as u64);
+            self.welcome_flows();
+            packets = later;
+        }
+    }
+
+    /// The end of the tick that is being filled.
+    fn tick_end(&self) -> Timestamp {
+        self.next_tick.map_or(Timestamp::from_nanos(i64::MAX), |next| moment(next, self.settings.tick))
+    }
+
+    /// Takes in flows that were just opened: counts their owner, asks for it where it is not known.
+    fn welcome_flows(&mut self) {
+        if !self.flows.has_opened() {
+            return;
+        }
+        for id in self.flows.take_opened() {
+            let Some(flow) = self.flows.flow(id) else { continue };
+            self.owners.retain(flow.owner);
+            if self.settings.owners == Owners::Lookup && flow.owner == PENDING {
+                self.pending.push(Waiting { id, asked: true });
+                self.ask(&flow);
+            }
+        }
+        for (flow, notes) in self.flows.take_evicted() {
+            self.let_go(&flow, notes);
+            self.report_flow(&flow, FlowEndReason::LackOfResources);
+        }
+    }
+
+    fn ask(&mut self, flow: &Flow) {
+        let Flow { key, direction, first, last, .. } = *flow;
+        self.outputs.push_back(Output::Lookup(Lookup { key, direction, first, last }));
+    }
+
+    /// Makes every tick up to a moment. Ticks at which nothing can change are passed over.
+    fn advance_to(&mut self, at: Timestamp) {
+        let length = self.settings.tick;
+        let Some(mut next) = self.next_tick else {
+            self.now = at;
+            self.next_tick = Some(tick_of(at, length) + 1);
+            return;
+        };
+        let waiting_for = tick_of(at, length).saturating_add(1);
+        while next < waiting_for {
+            self.now = self.now.max(moment(next, length));
+            self.tick(next);
+            next = self.next_due(next + 1).unwrap_or(waiting_for).min(waiting_for);
+            self.next_tick = Some(next);
+        }
+    }
+
+    /// The first tick from `next` on at which something can change by itself.
+    fn next_due(&self, next: Tick) -> Option<Tick> {
+        if self.flows.has_dirty() || !self.pending.is_empty() || !self.questions.is_empty() {
+            return Some(next);
+        }
+        let length = self.settings.tick;
+        let expiry = self.flows.next_expiry().map(|at| ticks(at.since(Timestamp::EPOCH), length).max(next));
+        let health = self.health.next_change().map(|at| ticks(at.since(Timestamp::EPOCH), length).max(next));
+        let watches = self.watches.iter().filter_map(|watch| watch.next_change(next));
+        watches.chain(expiry).chain(health).min()
+    }
+
+    fn tick(&mut self, tick: Tick) {
+        let at = moment(tick, self.settings.tick);
+        let host = Arc::clone(&self.settings.host);
+        let now = Moment { tick, at, length: self.settings.tick, host: &host, coverage: self.health.coverage() };
+        self.follow_schedules(at);
+        self.retry_lookups(at);
+        self.drain(&now);
+        self.book_questions(&now);
+        self.expire(&now);
+        for watch in &mut self.watches {
+            let told = watch.evaluate(&now);
+            watch.expire(&now);
+            self.outputs.extend(told.into_iter().map(Output::Notification));
+        }
+        let statistics = self.statistics();
+        self.statistics.group_bytes = statistics.group_bytes;
+        let problems = self.health.tick(at, &statistics);
+        let told = problems.into_iter().map(|problem| Output::Notification(Notification::of_problem(at, problem)));
+        self.outputs.extend(told);
+        self.owners.sweep();
+    }
+
+    fn follow_schedules(&mut self, at: Timestamp) {
+        let minute = at.as_secs().div_euclid(60);
+        if minute == self.schedule_minute {
+            return;
+        }
+        let all = self.schedule_minute == i64::MIN;
+        self.schedule_minute = minute;
+        for watch in self.watches.iter_mut().filter(|watch| all || watch.follows_schedule()) {
+            watch.set_time(at);
+        }
+    }
+
+    /// Asks again for owners that could not be told yet, and gives up on flows that are no longer young.
+    fn retry_lookups(&mut self, at: Timestamp) {
+        for mut waiting in take(&mut self.pending) {
+            let Some(flow) = self.flows.flow(waiting.id).filter(|flow| flow.owner == PENDING) else { continue };
+            if at.since(flow.first) >= self.settings.grace {
+                self.give_up(waiting.id);
+                continue;
+            }
+            if !waiting.asked {
+                waiting.asked = true;
+                self.ask(&flow);
+            }
+            self.pending.push(waiting);
+        }
+    }
+
+    fn give_up(&mut self, id: FlowId) {
+        if self.flows.flow(id).is_some_and(|flow| flow.owner == PENDING) {
+            self.give(id, PENDING, OwnerTable::<OwnerNotes>::slot_of_unknown(UnknownReason::NoSocket));
+        }
+    }
+
+    fn give(&mut self, id: FlowId, from: OwnerSlot, to: OwnerSlot) {
+        self.flows.set_owner(id, to);
+        self.owners.retain(to);
+        self.owners.release(from);
+        if let Some(notes) = self.flows.extension_mut(id) {
+            notes.stale = true;
+        }
+    }
+
+    fn set_remote(&mut self, id: FlowId, facts: &RemoteFacts) {
+        let Some(notes) = self.flows.extension_mut(id) else { return };
+        let known = notes.remote.as_deref().cloned().unwrap_or_default();
+        let remote = Remote { name: facts.name.clone().or(known.name), place: facts.place.clone().or(known.place) };
+        notes.remote = Some(Arc::new(remote));
+        notes.application = facts.application.unwrap_or(notes.application);
+        notes.stale = true;
+    }
+
+    /// Books what passed since the last tick on the groups of every rule that looks at it.
+    fn drain(&mut self, now: &Moment<'_>) {
+        let mut held = Vec::new();
+        for id in self.flows.take_dirty() {
+            let Some(flow) = self.flows.flow(id) else { continue };
+            if flow.owner == PENDING && now.at.since(flow.first) < self.settings.grace {
+                held.push(id);
+                continue;
+            }
+            let counters = self.flows.take_counters(id);
+            let bytes = counters.bytes_out.0 + counters.bytes_in.0;
+            self.statistics.bytes += bytes;
+            if self.owners.attribution(flow.owner).process().is_none() {
+                self.statistics.unattributed_bytes += bytes;
+            }
+            let failed = flow.state == FlowState::Failed;
+            self.book(id, now, Happened { counters, failed: u64::from(failed), ..Happened::default() }, None);
+        }
+        self.flows.keep_dirty(held);
+    }
+
+    fn book_questions(&mut self, now: &Moment<'_>) {
+        for (id, query) in take(&mut self.questions) {
+            let question_bytes = query.name.len() as u64;
+            let happened = Happened { questions: 1, question_bytes, ..Happened::default() };
+            self.book(id, now, happened, Some(&query));
+        }
+    }
+
+    /// Books something that happened on a flow on the groups of every rule that looks at it.
+    fn book(&mut self, id: FlowId, now: &Moment<'_>, mut happened: Happened, dns: Option<&DnsQuery>) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        let Some(notes) = self.flows.extension_mut(id) else { return };
+        let (application, remote) = (notes.application, notes.remote.clone());
+        let was = (notes.epoch, take(&mut notes.stale), notes.counted);
+        let (was_bound_in, was_stale, counted) = was;
+        let mut bound = take(&mut notes.bound);
+        if notes.failed {
+            happened.failed = 0;
+        }
+        notes.failed |= happened.failed > 0;
+        notes.counted = true;
+        notes.epoch = self.epoch;
+        let interface = self.interfaces.get(flow.interface as usize).and_then(Option::as_ref);
+        if self.owners.extension(flow.owner).is_none() {
+            let concluded = self.conclude(flow.owner);
+            self.owners.set_extension(flow.owner, concluded);
+        }
+        let Some(owner) = self.owners.extension(flow.owner) else { return };
+        if owner.is_self {
+            self.statistics.own_bytes += happened.counters.bytes_out.0 + happened.counters.bytes_in.0;
+            return;
+        }
+        let remote = remote.as_deref();
+        let seen = Observation {
+            key: &flow.key,
+            direction: flow.direction,
+            attribution: self.owners.attribution(flow.owner),
+            name: remote.and_then(|remote| remote.name.as_deref()),
+            place: remote.and_then(|remote| remote.place.as_deref()),
+            application,
+            interface: interface.map(AsRef::as_ref),
+            totals: &flow.totals,
+            state: flow.state,
+            first: flow.first,
+            now: now.at,
+            dns,
+            host: &self.settings.host,
+        };
+        let sighting = Sighting {
+            seen: &seen,
+            name: remote.and_then(|remote| remote.name.as_ref()),
+            place: remote.and_then(|remote| remote.place.as_ref()),
+            interface,
+        };
+        let room = if self.statistics.group_bytes < self.settings.max_group_bytes { Room::Some } else { Room::None };
+        let reloaded = was_bound_in != self.epoch;
+        let rebind = reloaded || was_stale || owner.follows_progress || dns.is_some();
+        // What was bound under other rules says nothing about these.
+        let before: SmallVec<[Bound; 1]> = if rebind { take(&mut bound) } else { SmallVec::new() };
+        if rebind {
+            for index in owner.rules.matching(&seen) {
+                let Some(watch) = self.watches.get_mut(index as usize) else { continue };
+                bound.extend(watch.bind(index, &seen, now.tick, room));
+            }
+        }
+        happened.by_group = flow.direction != Direction::Inbound;
+        for bound in &mut bound {
+            let Some(watch) = self.watches.get_mut(bound.watch as usize) else { continue };
+            // After a change of rules a flow that was counted is not counted again.
+            let is_new = !counted || (rebind && !reloaded && !before.iter().any(|old| old.is_same_group(bound)));
+            happened.opened = (is_new && dns.is_none()).then_some(flow.first);
+            happened.is_first_match = is_new && !before.iter().any(|old| old.watch == bound.watch);
+            if watch.book(bound, now, &happened, &sighting) {
+                continue;
+            }
+            // The group was empty for so long that it left.
+            if let Some(again) = watch.bind(bound.watch, &seen, now.tick, room) {
+                *bound = again;
+                watch.book(bound, now, &happened, &sighting);
+            }
+        }
+        if rebind && !reloaded && dns.is_none() {
+            for old in before.iter().filter(|old| !bound.iter().any(|new| new.is_same_group(old))) {
+                if let Some(watch) = self.watches.get_mut(old.watch as usize) {
+                    watch.close(old, flow.first);
+                }
+            }
+        }
+        if let Some(notes) = self.flows.extension_mut(id) {
+            if dns.is_some() {
+                // A question is bound by itself; the flow keeps what it had.
+                (notes.bound, (notes.epoch, notes.stale, notes.counted)) = (before, was);
+            } else {
+                notes.bound = bound;
+            }
+        }
+    }
+
+    fn conclude(&self, owner: OwnerSlot) -> OwnerNotes {
+        let attribution = self.owners.attribution(owner);
+        let rules = self.rules.for_owner(attribution, &self.settings.host);
+        let follows_progress = rules.follow_progress();
+        let is_self = match (self.settings.own_pid, attribution.process()) {
+            (Some(pid), Some(process)) => is_or_descends_from(process, pid),
+            _ => false,
+        };
+        OwnerNotes { rules, follows_progress, is_self }
+    }
+
+    fn expire(&mut self, now: &Moment<'_>) {
+        for ended in self.flows.expire(now.at) {
+            let id = ended.id;
+            if ended.reason == FlowEndReason::ActiveTimeout {
+                self.report(id, ended.reason);
+                continue;
+            }
+            let counters = self.flows.take_counters(id);
+            let told = self.flows.extension(id).is_some_and(|notes| notes.failed);
+            let failed = !told && self.flows.was_unanswered(id);
+            if !counters.is_empty() || failed {
+                self.book(id, now, Happened { counters, failed: u64::from(failed), ..Happened::default() }, None);
+            }
+            self.report(id, ended.reason);
+            if let Some(flow) = self.flows.flow(id)
+                && let Some(notes) = self.flows.remove(id)
+            {
+                self.let_go(&flow, notes);
+            }
+        }
+    }
+
+    /// Forgets what was kept for a flow that left the table.
+    fn let_go(&mut self, flow: &Flow, notes: Notes) {
+        self.owners.release(flow.owner);
+        for bound in &notes.bound {
+            if notes.epoch == self.epoch
+                && let Some(watch) = self.watches.get_mut(bound.watch as usize)
+            {
+                watch.close(bound, flow.first);
+            }
+        }
+    }
+
+    fn report(&mut self, id: FlowId, reason: FlowEndReason) {
+        if let Some(flow) = self.flows.flow(id) {
+            self.report_flow(&flow, reason);
+        }
+    }
+
+    fn report_flow(&mut self, flow: &Flow, reason: FlowEndReason) {
+        if self.settings.records == Records::Off {
+            return;
+        }
+        self.outputs.push_back(Output::Record(FlowRecord {
+            key: flow.key,
+            direction: flow.direction,
+            counters: flow.totals,
+            first: flow.first,
+            last: flow.last,
+            end_reason: Some(reason),
+            attribution: self.owners.attribution(flow.owner).clone(),
+        }));
+    }
+}
+
+/// Interfaces whose names are kept.
+const MAX_INTERFACES: usize = 65_535;
+
+/// The last tick at or before a moment.
+fn tick_of(at: Timestamp, tick: Duration) -> Tick {
+    let nanos = u128::from(u64::try_from(at.as_nanos()).unwrap_or(0));
+    Tick::try_from(nanos / tick.as_nanos().max(1)).unwrap_or(Tick::MAX)
+}
+
+fn is_or_descends_from(process: &Process, pid: u32) -> bool {
+    process.key.pid == pid || process.ancestors.iter().any(|ancestor| ancestor.pid == pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribution::{Evidence, Executable, ProcessKey};
+    use crate::packet::{Address, Endpoint, FiveTuple, Protocol};
+    use crate::rule::{
+        Active, Clause, Comparison, Condition, Field, Life, Limits, Metadata, Metric, Quantity, Rule, Sum, Threshold,
+        Trigger, When,
+    };
+    use crate::units::Bytes;
+
+    fn rule() -> Rule {
+        let threshold = Threshold {
+            metric: Metric::Sum(Sum::BytesOut),
+            window: Duration::from_secs(5),
+            comparison: Comparison::GreaterOrEqual(Quantity::Count(1_000_000)),
+            min_bytes: 0,
+        };
+        Rule {
+            metadata: Arc::new(Metadata { id: "upload-burst".into(), ..Metadata::default() }),
+            condition: Condition::ALWAYS,
+            exceptions: Vec::new(),
+            active: Active::default(),
+            fingerprint: 1,
+            group_by: vec![Field::Exe],
+            trigger: Trigger::When(When { window: Duration::from_secs(5), all: vec![Clause::Threshold(threshold)] }),
+            life: Life::default(),
+            limits: Limits::default(),
+            outputs: Vec::new(),
+            outputs_only: false,
+        }
+    }
+
+    fn packet(millis: i64, bytes: u64) -> Packet<'static> {
+        let source = Endpoint::new(Address::from_v4([10, 0, 0, 5]), 51_544);
+        let destination = Endpoint::new(Address::from_v4([203, 0, 113, 9]), 443);
+        Packet {
+            timestamp: Timestamp::from_nanos(millis * 1_000_000),
+            five_tuple: FiveTuple { protocol: Protocol::TCP, source, destination },
+            bytes: Bytes(bytes),
+            payload_bytes: Bytes(bytes),
+            tcp_flags: None,
+            tcp_sequence: 0,
+            fragment: crate::packet::Fragment::None,
+            direction: None,
+            interface: 0,
+            payload: &[],
+        }
+    }
+
+    fn curl() -> Attribution {
+        let executable = Executable { path: "/usr/bin/curl".into(), ..Executable::default() };
+        let key = ProcessKey { pid: 7, start: 1 };
+        let process = Process { key, executable: Some(executable), ..Process::default() };
+        Attribution::Known { process: Arc::new(process), evidence: Evidence::Exact }
+    }
+
+    fn told(engine: &mut Engine) -> Vec<(i64, &'static str, String)> {
+        std::iter::from_fn(|| engine.poll_output())
+            .filter_map(|output| match output {
+                Output::Notification(told) => Some(told),
+                _ => None,
+            })
+            .map(|told| (told.timestamp.as_secs(), told.kind.name(), told.summary().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn bytes_wait_for_their_owner_and_then_count() {
+        let rules = Arc::new(RuleSet::new([Arc::new(rule())]));
+        let settings = Settings { owners: Owners::Lookup, ..Settings::default() };
+        let mut engine = Engine::new(settings, rules);
+        engine.handle_packet(&packet(100, 600_000));
+        let Some(Output::Lookup(lookup)) = engine.poll_output() else { panic!("the owner is not known") };
+        engine.handle_packet(&packet(1_100, 600_000));
+        engine.handle_attribution(&lookup.key, &curl());
+        engine.handle_timeout(Timestamp::from_secs(3));
+        let summary = "/usr/bin/curl sent 1.2 MB to 203.0.113.9 in 5s";
+        assert_eq!(told(&mut engine), [(2, "alert.firing", summary.to_owned())]);
+        engine.handle_timeout(Timestamp::from_secs(60));
+        let summary = "/usr/bin/curl: `upload-burst` ended after 5s";
+        assert_eq!(told(&mut engine), [(7, "alert.resolved", summary.to_owned())]);
+    }
+
+    #[test]
+    fn a_flow_that_nobody_owns_counts_after_the_grace() {
+        let rules = Arc::new(RuleSet::new([Arc::new(rule())]));
+        let settings = Settings { owners: Owners::Lookup, ..Settings::default() };
+        let mut engine = Engine::new(settings, rules);
+        engine.handle_packet(&packet(100, 1_200_000));
+        engine.handle_timeout(Timestamp::from_secs(10));
+        let told = told(&mut engine);
+        assert_eq!(told[0], (3, "alert.firing", "an unknown program sent 1.2 MB to 203.0.113.9 in 5s".to_owned()));
+        assert_eq!(engine.statistics().unattributed_bytes, 1_200_000);
+    }
+
+    #[test]
+    fn a_reload_keeps_windows_and_withdraws_what_is_gone() {
+        let mut engine = Engine::new(Settings::default(), Arc::new(RuleSet::new([Arc::new(rule())])));
+        engine.handle_owned_packet(&packet(100, 600_000), &curl());
+        let other = Rule {
+            metadata: Arc::new(Metadata { id: "other".into(), ..Metadata::default() }),
+            fingerprint: 2,
+            ..rule()
+        };
+        engine.handle_timeout(Timestamp::from_secs(1));
+        engine.replace_rules(Arc::new(RuleSet::new([Arc::new(other.clone()), Arc::new(rule())])));
+        engine.handle_owned_packet(&packet(1_100, 600_000), &curl());
+        engine.handle_timeout(Timestamp::from_secs(2));
+        let fired = told(&mut engine);
+        assert_eq!(fired.len(), 1, "only the old rule has seen both: {fired:?}");
+        engine.replace_rules(Arc::new(RuleSet::new([Arc::new(other)])));
+        assert_eq!(told(&mut engine)[0].1, "alert.withdrawn");
+    }
+
+    #[test]
+    fn time_may_jump_to_its_end() {
+        let mut engine = Engine::new(Settings::default(), Arc::new(RuleSet::new([Arc::new(rule())])));
+        engine.handle_packet(&packet(100, 1_200_000));
+        let mut last = packet(100, 1);
+        last.timestamp = Timestamp::from_nanos(i64::MAX);
+        engine.handle_packet(&last);
+        engine.finish();
+        assert_eq!(told(&mut engine).len(), 2);
+    }
+}

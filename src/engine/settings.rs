@@ -1,0 +1,116 @@
+//! What the engine is told once, and what it tells of itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alert::Notification;
+use crate::attribution::{FlowRecord, Lookup};
+use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
+use crate::rule::Host;
+
+/// What the engine is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This host's addresses.
+    pub local: LocalAddresses,
+    /// This host, as alerts name it.
+    pub host: Arc<Host>,
+    /// The step of the windows.
+    pub tick: Duration,
+    /// How long the bytes of a young flow wait for its owner.
+    pub grace: Duration,
+    /// A flow without a packet for this long has ended.
+    pub idle_timeout: Duration,
+    /// An open flow is reported this often.
+    pub active_timeout: Option<Duration>,
+    /// Flows held at once.
+    pub max_flows: usize,
+    /// Bytes that the groups of all rules may hold.
+    pub max_group_bytes: usize,
+    /// Where owners come from.
+    pub owners: Owners,
+    /// Whether flows are reported.
+    pub records: Records,
+    /// The pid of this very program: its flows, and those of its children, match no rule.
+    pub own_pid: Option<u32>,
+}
+
+/// Where the owner of a packet's flow comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owners {
+    /// From nowhere but the input itself.
+    #[default]
+    Given,
+    /// From a look-up, which is an output of the engine.
+    Lookup,
+}
+
+/// Whether flows are reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Records {
+    /// They are not.
+    #[default]
+    Off,
+    /// When they end, and at the active timeout.
+    On,
+}
+
+/// What the engine wants to be done.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Ask who owns a flow.
+    Lookup(Lookup),
+    /// Tell receivers.
+    Notification(Notification),
+    /// Note a flow.
+    Record(FlowRecord),
+}
+
+/// What the engine did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Statistics {
+    /// The flow table.
+    pub flows: FlowStatistics,
+    /// Owners held at this moment.
+    pub owners: usize,
+    /// Groups of all rules held at this moment.
+    pub groups: usize,
+    /// Groups that left early because a rule held too many.
+    pub groups_evicted: u64,
+    /// Groups that did not fit at all.
+    pub groups_refused: u64,
+    /// Bytes that the groups hold, about.
+    pub group_bytes: usize,
+    /// Alerts that began to fire.
+    pub alerts: u64,
+    /// Alerts that fire at this moment.
+    pub firing: usize,
+    /// Notifications held back by cooldown and caps.
+    pub suppressed: u64,
+    /// Bytes of this program's own flows, which match no rule.
+    pub own_bytes: u64,
+    /// Bytes whose owner is not known.
+    pub unattributed_bytes: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// What the sources lost.
+    pub losses: CaptureLosses,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            local: LocalAddresses::default(),
+            host: Arc::default(),
+            tick: Duration::from_secs(1),
+            grace: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(60),
+            active_timeout: None,
+            max_flows: MAX_FLOWS,
+            max_group_bytes: 256 << 20,
+            owners: Owners::Given,
+            records: Records::Off,
+            own_pid: None,
+        }
+    }
+}

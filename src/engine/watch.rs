@@ -1,0 +1,542 @@
+//! One rule at work: its groups, their windows and their alerts.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::alert::{
+    Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, Reason, Sighting, Step, Window, alert_key,
+    compose, episode_uid,
+};
+use crate::flow::Counters;
+use crate::rule::{
+    Exception, Fact, Host, Measured, Observation, Plan, Quantity, Reading, Rule, Trigger, Value, ValueSource,
+};
+use crate::time::Timestamp;
+use crate::window::{
+    Addition, Column, Gauges, GroupId, Openness, Room, Series, SeriesStatistics, Span, Tick, WindowRef,
+};
+
+/// A rule at work.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) rule: Arc<Rule>,
+    plan: Plan,
+    series: Series<Box<[Value]>, GroupState>,
+    /// Groups that something was booked on since the last tick.
+    touched: Vec<GroupId>,
+    /// Groups whose alert lives.
+    active: BTreeSet<GroupId>,
+    /// Whether the rule's schedule lets it speak.
+    in_force: bool,
+    /// The exceptions that apply at this moment, a bit each.
+    exceptions: u64,
+    /// Earlier alerts by their key.
+    past: BTreeMap<Arc<str>, Past>,
+    /// When alerts were said, for the cap.
+    said: VecDeque<Timestamp>,
+    hasher: foldhash::fast::RandomState,
+    counts: WatchCounts,
+}
+
+/// What the engine keeps with a flow for each rule that looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bound {
+    /// The rule's place.
+    pub(super) watch: u32,
+    /// The group that the flow belongs to.
+    pub(super) group: GroupId,
+    /// The exceptions whose condition holds, a bit each.
+    exceptions: u64,
+}
+
+/// What happened on a flow since the last tick.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Happened {
+    /// What passed.
+    pub(super) counters: Counters,
+    /// When the flow began, if its beginning is to be counted.
+    pub(super) opened: Option<Timestamp>,
+    /// Whether the group opened it.
+    pub(super) by_group: bool,
+    /// Whether the rule did not look at the flow before.
+    pub(super) is_first_match: bool,
+    /// Connections that failed.
+    pub(super) failed: u64,
+    /// DNS questions.
+    pub(super) questions: u64,
+    /// Bytes of the names in them.
+    pub(super) question_bytes: u64,
+}
+
+/// What the rule did, as running totals.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WatchCounts {
+    /// Alerts that began to fire.
+    pub(super) fired: u64,
+    /// Notifications held back.
+    pub(super) suppressed: u64,
+}
+
+/// The moment of an evaluation, and what it needs from outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub(super) tick: Tick,
+    pub(super) at: Timestamp,
+    pub(super) length: Duration,
+    pub(super) host: &'a Host,
+    pub(super) coverage: f64,
+}
+
+#[derive(Debug, Default)]
+struct GroupState {
+    touched: Tick,
+    /// New flows of an `each` rule since the last tick.
+    opened: u32,
+    life: Option<Box<Lifecycle>>,
+    evidence: Option<Box<Evidence>>,
+}
+
+/// What is remembered of an alert after it ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    episode: u64,
+    quiet_until: Option<Timestamp>,
+}
+
+/// Ended alerts remembered for each rule.
+const MAX_PAST: usize = 65_536;
+
+impl Bound {
+    /// Whether it is the same group of the same rule.
+    pub(super) fn is_same_group(&self, other: &Self) -> bool {
+        (self.watch, self.group) == (other.watch, other.group)
+    }
+}
+
+impl Watch {
+    pub(super) fn new(rule: Arc<Rule>, tick: Duration) -> Self {
+        let plan = Plan::of(&rule, tick);
+        let series = Series::new(plan.layout.clone(), rule.limits.max_groups);
+        Self {
+            plan,
+            series,
+            rule,
+            touched: Vec::new(),
+            active: BTreeSet::new(),
+            in_force: true,
+            exceptions: u64::MAX,
+            past: BTreeMap::new(),
+            said: VecDeque::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            counts: WatchCounts::default(),
+        }
+    }
+
+    /// Takes a newer text of the same rule and keeps the windows; `false`
+    /// where they no longer fit.
+    pub(super) fn adopt(&mut self, rule: &Arc<Rule>, tick: Duration) -> bool {
+        if self.rule.metadata.id != rule.metadata.id || self.rule.fingerprint != rule.fingerprint {
+            return false;
+        }
+        let plan = Plan::of(rule, tick);
+        if plan.sources != self.plan.sources || !self.series.adopt_layout(&plan.layout) {
+            return false;
+        }
+        self.plan = plan;
+        self.rule = Arc::clone(rule);
+        true
+    }
+
+    /// Finds the group of a flow that the rule's condition holds for.
+    pub(super) fn bind(&mut self, watch: u32, seen: &Observation<'_>, now: Tick, room: Room) -> Option<Bound> {
+        let key: Box<[Value]> = self.rule.group_by.iter().map(|field| field.fact(seen).to_value()).collect();
+        let group = self.series.enter(key, now, room)?;
+        let exceptions = self.rule.exceptions.iter().zip(0..64u32);
+        let exceptions = exceptions
+            .filter(|(exception, _)| exception.condition.matches(seen))
+            .fold(0, |bits, (_, at)| bits | 1u64 << at);
+        Some(Bound { watch, group, exceptions })
+    }
+
+    /// Books what happened on a flow; `false` where its group is gone.
+    #[inline]
+    pub(super) fn book(
+        &mut self,
+        bound: &Bound,
+        now: &Moment<'_>,
+        happened: &Happened,
+        sighting: &Sighting<'_>,
+    ) -> bool {
+        let excluded = bound.exceptions & self.exceptions != 0;
+        let mut addition = Addition::default();
+        let counters = &happened.counters;
+        if excluded {
+            addition.set(Column::ExcludedOut, counters.bytes_out.0);
+            addition.set(Column::ExcludedIn, counters.bytes_in.0);
+        } else {
+            addition.set(Column::BytesOut, counters.bytes_out.0);
+            addition.set(Column::BytesIn, counters.bytes_in.0);
+            addition.set(Column::PayloadOut, counters.payload_out.0);
+            addition.set(Column::PayloadIn, counters.payload_in.0);
+            addition.set(Column::PacketsOut, counters.packets_out.0);
+            addition.set(Column::PacketsIn, counters.packets_in.0);
+            addition.set(Column::ConnectionsFailed, happened.failed);
+            addition.set(Column::DnsQueries, happened.questions);
+            addition.set(Column::DnsNameBytes, happened.question_bytes);
+            if happened.opened.is_some() && happened.by_group {
+                addition.set(Column::Connections, 1);
+                addition.start = happened.opened;
+            }
+            addition.values = self.values(sighting.seen);
+        }
+        let Some(group) = self.series.add(bound.group, now.tick, &addition) else { return false };
+        if let Some(first) = happened.opened {
+            group.gauges.set_open(first, Openness::Open);
+        }
+        if excluded {
+            return true;
+        }
+        let state = &mut group.extension;
+        if state.touched != now.tick {
+            state.touched = now.tick;
+            self.touched.push(bound.group);
+        }
+        state.opened += u32::from(happened.is_first_match);
+        let length = self.plan.span().length;
+        if let Some(evidence) = &mut state.evidence {
+            evidence.note(now.tick, length, sighting, counters);
+            return true;
+        }
+        let reading = Reading { layout: &self.plan.layout, gauges: &group.gauges, error: None, now: now.tick };
+        if self.plan.is_near(&reading) {
+            state.evidence.insert(Box::default()).note(now.tick, length, sighting, counters);
+        }
+        true
+    }
+
+    /// Notes that a flow ended.
+    pub(super) fn close(&mut self, bound: &Bound, first: Timestamp) {
+        if self.plan.layout.ages
+            && let Some(group) = self.series.group_mut(bound.group)
+        {
+            group.gauges.set_open(first, Openness::Closed);
+        }
+    }
+
+    /// Looks at every group whose verdict may have changed, and tells what did.
+    pub(super) fn evaluate(&mut self, now: &Moment<'_>) -> Vec<Notification> {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() && self.active.is_empty() && !(self.is_volatile() && self.holds_groups()) {
+            return Vec::new();
+        }
+        let mut due: Vec<GroupId> = touched;
+        due.extend(&self.active);
+        if self.is_volatile() {
+            due.extend(self.series.ids());
+        }
+        due.sort_unstable();
+        due.dedup();
+        let mut told: Vec<(Box<[Value]>, Notification)> = Vec::new();
+        for id in due {
+            for notification in self.evaluate_group(id, now) {
+                let key = self.series.group(id).map(|group| group.key.clone()).unwrap_or_default();
+                told.push((key, notification));
+            }
+        }
+        told.sort_by(|one, other| one.0.cmp(&other.0));
+        told.into_iter().map(|(_, notification)| notification).collect()
+    }
+
+    /// Lets empty groups leave.
+    pub(super) fn expire(&mut self, now: &Moment<'_>) {
+        self.series.expire(now.tick, now.length);
+    }
+
+    /// Notes which schedules hold.
+    pub(super) fn set_time(&mut self, at: Timestamp) {
+        self.in_force = self.rule.active.contains(at);
+        let in_force = |exception: &Exception| {
+            exception.expires.is_none_or(|expires| at < expires)
+                && exception.during.as_ref().is_none_or(|schedule| schedule.contains(at))
+        };
+        let exceptions = self.rule.exceptions.iter().zip(0..64u32);
+        self.exceptions = exceptions.filter(|(one, _)| in_force(one)).fold(0, |bits, (_, at)| bits | 1u64 << at);
+    }
+
+    /// Whether the rule's answer depends on the time of day.
+    pub(super) fn follows_schedule(&self) -> bool {
+        !self.rule.active.is_always()
+            || self.rule.exceptions.iter().any(|one| one.during.is_some() || one.expires.is_some())
+    }
+
+    /// The next tick at which something changes by itself; `next` at the earliest.
+    pub(super) fn next_change(&self, next: Tick) -> Option<Tick> {
+        if !self.active.is_empty() || !self.touched.is_empty() || (self.is_volatile() && self.holds_groups()) {
+            return Some(next);
+        }
+        self.series.next_expiry().map(|due| due.max(next))
+    }
+
+    /// Ends every alert because the rule is gone.
+    pub(super) fn withdraw(&mut self, now: &Moment<'_>) -> Vec<Notification> {
+        let active = std::mem::take(&mut self.active);
+        let ended = active.into_iter().filter_map(|id| {
+            let life = self.series.group_mut(id)?.extension.life.take()?;
+            if !life.is_firing() || !life.announced {
+                return None;
+            }
+            let alert = self.document(id, now, &life, "withdrawn", Reason::First);
+            Some(alert_notification(DocumentKind::Withdrawn, now, alert))
+        });
+        ended.collect()
+    }
+
+    pub(super) fn statistics(&self) -> SeriesStatistics {
+        self.series.statistics()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.series.heap_bytes()
+    }
+
+    pub(super) fn counts(&self) -> WatchCounts {
+        self.counts
+    }
+
+    pub(super) fn firing(&self) -> usize {
+        let fires = |id: &&GroupId| {
+            let life = self.series.group(**id).and_then(|group| group.extension.life.as_ref());
+            life.is_some_and(|life| life.is_firing())
+        };
+        self.active.iter().filter(fires).count()
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.plan.volatile || !self.rule.active.is_always()
+    }
+
+    fn holds_groups(&self) -> bool {
+        self.series.statistics().groups > 0
+    }
+
+    fn values(&self, seen: &Observation<'_>) -> SmallVec<[Option<u64>; 4]> {
+        let hash = |source: &ValueSource| match source {
+            ValueSource::Field(field) => self.hash(&field.fact(seen)),
+            ValueSource::DnsName => seen.dns.map(|query| self.hasher.hash_one(query.name.as_bytes())),
+        };
+        self.plan.sources.iter().map(hash).collect()
+    }
+
+    fn hash(&self, fact: &Fact<'_>) -> Option<u64> {
+        match fact {
+            Fact::Missing => None,
+            Fact::Number(number) => Some(self.hasher.hash_one(number)),
+            Fact::Ip(address) => Some(self.hasher.hash_one(address.octets())),
+            Fact::Text(text) => Some(self.hasher.hash_one(text.as_ref())),
+            other => Some(self.hasher.hash_one(other.to_value())),
+        }
+    }
+
+    fn evaluate_group(&mut self, id: GroupId, now: &Moment<'_>) -> Vec<Notification> {
+        let Some(group) = self.series.advance(id, now.tick, now.length) else {
+            self.active.remove(&id);
+            return Vec::new();
+        };
+        let opened = std::mem::take(&mut group.extension.opened);
+        let life = group.extension.life.take();
+        let found = self.findings(id, now, opened);
+        if life.is_none() && !found.holds {
+            return Vec::new();
+        }
+        let key = self.key(id);
+        let past = self.past.get(&key).copied().unwrap_or_default();
+        let found = Findings { quiet_until: past.quiet_until, ..found };
+        let mut life = life.unwrap_or_else(|| {
+            self.series.pin(id);
+            self.active.insert(id);
+            Box::new(Lifecycle::begin(now.at, past.episode + 1))
+        });
+        let before = life.suppressed;
+        let step = life.step(now.at, &self.rule.life, &found);
+        self.counts.suppressed += life.suppressed - before;
+        let mut told = Vec::new();
+        match step {
+            Step::None => {}
+            Step::Fired => {
+                self.counts.fired += 1;
+                life.uid = episode_uid(&key, life.episode, now.at);
+                self.past.insert(Arc::clone(&key), Past { episode: life.episode, quiet_until: None });
+                life.announced = self.may_say(now.at);
+                if life.announced {
+                    let alert = self.document(id, now, &life, "firing", Reason::First);
+                    told.push(alert_notification(DocumentKind::Firing, now, alert));
+                } else {
+                    life.suppressed += 1;
+                    self.counts.suppressed += 1;
+                }
+            }
+            Step::Updated(reason) if life.announced => {
+                let alert = self.document(id, now, &life, "firing", reason);
+                told.push(alert_notification(DocumentKind::Updated, now, alert));
+            }
+            Step::Updated(_) => life.suppressed += 1,
+            Step::Resolved => {
+                let quiet_until = Some(now.at.after(self.rule.life.cooldown));
+                self.remember(key, Past { episode: life.episode, quiet_until }, now.at);
+                if life.announced {
+                    let alert = self.document(id, now, &life, "resolved", Reason::First);
+                    told.push(alert_notification(DocumentKind::Resolved, now, alert));
+                }
+            }
+            Step::Forgotten => {}
+        }
+        if matches!(step, Step::Resolved | Step::Forgotten) {
+            self.series.unpin(id, now.tick);
+            self.active.remove(&id);
+        } else if let Some(group) = self.series.group_mut(id) {
+            group.extension.life = Some(life);
+        }
+        told
+    }
+
+    fn findings(&self, id: GroupId, now: &Moment<'_>, opened: u32) -> Findings {
+        let Some(group) = self.series.group(id) else { return Findings::default() };
+        let error = |window: WindowRef, column: usize| self.series.error(id, now.tick, window, column);
+        let error: Option<&dyn Fn(WindowRef, usize) -> u64> = if group.is_newcomer() { Some(&error) } else { None };
+        let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, error, now: now.tick };
+        let holds = match &self.rule.trigger {
+            Trigger::Each => opened > 0,
+            Trigger::When(_) => self.plan.verdict(&self.plan.trigger, &reading).holds,
+            Trigger::FirstSeen(_) | Trigger::Baseline(_) | Trigger::Budget(_) => false,
+        };
+        let holds = holds && self.in_force;
+        let may_resolve = !holds && self.plan.verdict(&self.plan.resolve, &reading).holds;
+        let escalation = self.plan.escalations.iter().rposition(|checks| self.plan.verdict(checks, &reading).holds);
+        let value = self.plan.first_value(&reading);
+        Findings { holds, may_resolve, escalation, value, quiet_until: None }
+    }
+
+    /// Whether the cap lets one more alert be said.
+    fn may_say(&mut self, at: Timestamp) -> bool {
+        let Some(cap) = self.rule.limits.max_alerts else { return true };
+        while self.said.front().is_some_and(|said| at.since(*said) >= cap.per) {
+            self.said.pop_front();
+        }
+        let may = self.said.len() < cap.count as usize;
+        if may {
+            self.said.push_back(at);
+        }
+        may
+    }
+
+    fn remember(&mut self, key: Arc<str>, past: Past, at: Timestamp) {
+        if self.past.len() >= MAX_PAST {
+            self.past.retain(|_, past| past.quiet_until.is_none_or(|until| until > at));
+        }
+        self.past.insert(key, past);
+    }
+
+    fn key(&self, id: GroupId) -> Arc<str> {
+        alert_key(&self.rule.metadata.id, &self.group_values(id))
+    }
+
+    fn group_values(&self, id: GroupId) -> Vec<(&'static str, Value)> {
+        let values = self.series.group(id).map(|group| group.key.clone()).unwrap_or_default();
+        self.rule.group_by.iter().map(|field| field.name()).zip(values).collect()
+    }
+
+    fn document(&self, id: GroupId, now: &Moment<'_>, life: &Lifecycle, state: &'static str, reason: Reason) -> Alert {
+        let key = self.key(id);
+        let layout = self.series.layout();
+        let span = self.plan.span();
+        let length = now.length.saturating_mul(u32::try_from(span.length).unwrap_or(u32::MAX));
+        let width = now.length.saturating_mul(u32::try_from(span.width).unwrap_or(u32::MAX));
+        let window = Window {
+            length_s: length.as_secs(),
+            start: now.at.before(length),
+            end: now.at,
+            max_extra_s: width.as_secs(),
+        };
+        let group = self.series.group(id);
+        let error = |window: WindowRef, column: usize| self.series.error(id, now.tick, window, column);
+        let reading = group.map(|group| Reading {
+            layout,
+            gauges: &group.gauges,
+            error: if group.is_newcomer() { Some(&error) } else { None },
+            now: now.tick,
+        });
+        let measured: Vec<Measured> =
+            reading.as_ref().map(|reading| self.plan.measure(&self.plan.trigger, reading)).unwrap_or_default();
+        let ended = matches!(state, "resolved" | "withdrawn");
+        let facts = Facts {
+            rule: &self.rule,
+            host: now.host,
+            key: &key,
+            group: self.group_values(id),
+            life,
+            state,
+            reason,
+            ended_at: ended.then_some(now.at),
+            window: Some(window),
+            measured,
+            values: reading.as_ref().map(|reading| self.shown_values(reading)).unwrap_or_default(),
+            evidence: group.and_then(|group| group.extension.evidence.as_deref()),
+            series: group.map(|group| self.shown_series(&group.gauges, now.tick)).unwrap_or_default(),
+            excluded: reading.as_ref().map(|reading| self.excluded(reading)).unwrap_or_default(),
+            coverage: now.coverage,
+            approximate: reading.is_some_and(|reading| self.plan.verdict(&self.plan.trigger, &reading).approximate),
+        };
+        compose(facts)
+    }
+
+    fn shown_values(&self, reading: &Reading<'_>) -> BTreeMap<String, Quantity> {
+        let shown = [
+            (Column::BytesOut, "bytes_out"),
+            (Column::BytesIn, "bytes_in"),
+            (Column::PayloadOut, "payload_out"),
+            (Column::PayloadIn, "payload_in"),
+            (Column::Connections, "connections"),
+        ];
+        let value = |(column, name): &(Column, &str)| {
+            let at = reading.layout.columns.iter().position(|known| known == column)?;
+            Some(((*name).to_owned(), Quantity::Count(reading.gauges.sum(reading.layout, self.plan.window, at))))
+        };
+        shown.iter().filter_map(value).collect()
+    }
+
+    /// The window's buckets of the first column, oldest first, those without traffic among them.
+    fn shown_series(&self, gauges: &Gauges, now: Tick) -> Vec<u64> {
+        let span = self.plan.span();
+        let last = Span::bucket(span.width, now);
+        let count = span.length.div_ceil(span.width).min(MAX_SERIES);
+        let mut series = vec![0; usize::try_from(count).unwrap_or(0)];
+        for (bucket, value) in gauges.buckets(self.series.layout(), self.plan.window, 0) {
+            let age = last.saturating_sub(bucket);
+            if let Some(at) = count.checked_sub(age + 1).and_then(|at| usize::try_from(at).ok()) {
+                series[at] += value;
+            }
+        }
+        series
+    }
+
+    fn excluded(&self, reading: &Reading<'_>) -> BTreeMap<String, u64> {
+        let shown = [(Column::ExcludedOut, "bytes_out"), (Column::ExcludedIn, "bytes_in")];
+        let value = |(column, name): &(Column, &str)| {
+            let at = reading.layout.columns.iter().position(|known| known == column)?;
+            Some(((*name).to_owned(), reading.gauges.sum(reading.layout, self.plan.window, at)))
+        };
+        let none = [("bytes_out".to_owned(), 0)];
+        none.into_iter().chain(shown.iter().filter_map(value)).collect()
+    }
+}
+
+/// Buckets shown in an alert.
+const MAX_SERIES: u64 = 720;
+
+fn alert_notification(kind: DocumentKind, now: &Moment<'_>, alert: Alert) -> Notification {
+    Notification::of_alert(kind, now.at, alert)
+}
