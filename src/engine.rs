@@ -670,8 +670,8 @@ mod tests {
     use crate::attribution::{Evidence, Executable, ProcessKey};
     use crate::packet::{Address, Endpoint, FiveTuple, Protocol};
     use crate::rule::{
-        Active, Clause, Comparison, Condition, Field, Life, Limits, Metadata, Metric, Quantity, Rule, Sum, Threshold,
-        Trigger, When,
+        Active, Clause, Comparison, Condition, Field, Life, Limits, Metadata, Metric, Presentation, Quantity, Rule,
+        Sum, Threshold, Trigger, When,
     };
     use crate::units::Bytes;
 
@@ -692,6 +692,8 @@ mod tests {
             trigger: Trigger::When(When { window: Duration::from_secs(5), all: vec![Clause::Threshold(threshold)] }),
             life: Life::default(),
             limits: Limits::default(),
+            presentation: Presentation::default(),
+            group_wait: None,
             outputs: Vec::new(),
             outputs_only: false,
         }

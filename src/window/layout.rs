@@ -53,7 +53,7 @@ impl Span {
         let length = length.max(1);
         let widest = (length / BUCKETS).max(1);
         let finest = length.div_ceil(MAX_BUCKETS).max(1);
-        let dividing = (finest..=widest).rev().find(|width| length % width == 0);
+        let dividing = (finest..=widest).rev().find(|width| length.is_multiple_of(*width));
         Self { length, width: dividing.unwrap_or(widest) }
     }
 

@@ -21,7 +21,7 @@ impl<T> Slab<T> {
     /// Adds an entry and gives its number.
     pub(super) fn push(&mut self, entry: T) -> u32 {
         let index = self.len();
-        if index as usize % CHUNK == 0 {
+        if (index as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(chunk) = self.chunks.last_mut() {
