@@ -7,6 +7,7 @@ mod lists;
 #[cfg(feature = "ebpf")]
 mod live_kernel;
 mod live_receivers;
+mod live_resolve;
 mod look_ups;
 mod names;
 mod places;

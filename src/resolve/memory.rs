@@ -173,11 +173,11 @@ mod tests {
             let address = format!("10.{}.{high}.{low}:1", number >> 16);
             memory.remember(&socket(&address, "198.51.100.1:443", number.into()));
             memory.destroyed(Protocol::TCP, end(&address), end("198.51.100.1:443"));
-            memory.remember_raw(&socket(&address, "0.0.0.0:0", 1_000_000 + u64::from(number)));
-            if number > 2_000 && memory.raw.len() > MAX_RAW {
-                panic!("{} raw sockets", memory.raw.len());
-            }
         }
+        for inode in 0..2 * MAX_RAW as u64 {
+            memory.remember_raw(&socket("10.0.0.5:0", "0.0.0.0:0", 1_000_000 + inode));
+        }
+        assert_eq!(memory.raw.len(), MAX_RAW);
         assert!(memory.recent.sockets.len() + memory.older.sockets.len() <= 2 * MAX_SOCKETS);
         assert!(memory.destroyed.0.len() + memory.destroyed.1.len() <= 2 * MAX_DESTROYED);
         assert!(memory.evicted > 0);

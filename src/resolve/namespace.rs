@@ -43,9 +43,10 @@ pub(super) struct NetworkNamespace {
 impl Namespaces {
     /// This program's own.
     pub(super) fn new(proc: &Proc) -> Self {
-        let pid = std::process::id();
-        let own = proc.process(pid).and_then(|directory| network_namespace(&directory)).unwrap_or_default();
-        let namespace = NetworkNamespace::new(pid, Some(Tables::open(own)));
+        // A thread can be in another namespace than the process's first one.
+        let member = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let own = proc.process(member).and_then(|directory| network_namespace(&directory)).unwrap_or_default();
+        let namespace = NetworkNamespace::new(member, Some(Tables::open(own)));
         Self { own, open: BTreeMap::from([(own, namespace)]), refused: BTreeMap::new() }
     }
 
@@ -67,7 +68,7 @@ impl Namespaces {
             return;
         }
         let entered = rustix::fs::openat(directory.as_fd(), "ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|fd| enter(fd, number));
+            .and_then(|fd| within(fd, move || Tables::open(number)));
         if let Err(error) = &entered {
             debug!(number, %error, "cannot enter a network namespace; its tables are read as text");
             self.refused.insert(number, Instant::now());
@@ -151,14 +152,17 @@ impl Tables {
     }
 }
 
-/// Opens the tables of another namespace, on a thread that ends there: a
+/// Runs `work` in another network namespace, on a thread that ends there: a
 /// netlink socket stays in the namespace in which it was opened.
-fn enter(namespace: OwnedFd, number: u32) -> Result<Tables, Errno> {
-    let work = move || {
+pub(super) fn within<T: Send + 'static>(
+    namespace: OwnedFd,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Errno> {
+    let enter = move || {
         rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(Tables::open(number))
+        Ok(work())
     };
-    let thread = std::thread::Builder::new().name("enter-netns".to_owned()).spawn(work).map_err(|_| Errno::AGAIN)?;
+    let thread = std::thread::Builder::new().name("enter-netns".to_owned()).spawn(enter).map_err(|_| Errno::AGAIN)?;
     thread.join().unwrap_or(Err(Errno::FAULT))
 }
 

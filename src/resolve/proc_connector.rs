@@ -7,10 +7,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::resolve::namespace;
 use crate::resolve::sock_diag::{Messages, NLMSG_DONE, receive, u32_at};
 
 /// What happened to a process. Threads are left out.
@@ -50,13 +52,21 @@ pub(super) struct ProcConnector {
 }
 
 impl ProcConnector {
-    /// Subscribes.
+    /// Subscribes. The kernel tells only in its first network namespace.
     pub(super) fn open() -> Result<Self, Errno> {
+        Self::open_here().or_else(|error| {
+            let first = rustix::fs::open("/proc/1/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            namespace::within(first.map_err(|_| error)?, Self::open_here)?
+        })
+    }
+
+    fn open_here() -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let netlink =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::CONNECTOR))?;
         rustix::net::bind(&netlink, &SocketAddrNetlink::new(0, CN_IDX_PROC))?;
-        sockopt::set_socket_recv_buffer_size(&netlink, QUEUE)?;
+        // More than others may have needs CAP_NET_ADMIN, as listening does.
+        sockopt::set_socket_recv_buffer_size_force(&netlink, QUEUE)?;
         rustix::net::send(&netlink, &listen_request(), SendFlags::empty())?;
         Ok(Self { netlink, buffer: Vec::new() })
     }

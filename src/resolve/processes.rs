@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::attribution::{Ancestor, Process, ProcessKey};
-use crate::resolve::procfs::{Facts, Proc, Unreadable};
+use crate::resolve::procfs::{Facts, Proc, Unreadable, now};
 use crate::resolve::users::Users;
+use crate::time::Timestamp;
 
 /// Processes by pid, and those that ended by their key.
 #[derive(Debug, Default)]
@@ -17,7 +18,7 @@ pub(super) struct Processes {
     live: HashMap<u32, Entry>,
     by_age: BTreeMap<u64, u32>,
     born: u64,
-    ended: HashMap<ProcessKey, Arc<Process>>,
+    ended: HashMap<ProcessKey, (Timestamp, Arc<Process>)>,
     ended_order: VecDeque<(Instant, ProcessKey)>,
     users: Users,
     /// Processes that were forgotten for want of room.
@@ -86,7 +87,7 @@ impl Processes {
         let Some(entry) = self.live.remove(&pid) else { return };
         self.by_age.remove(&entry.born);
         let key = entry.process.key;
-        if self.ended.insert(key, entry.process).is_none() {
+        if self.ended.insert(key, (now(), entry.process)).is_none() {
             self.ended_order.push_back((Instant::now(), key));
         }
     }
@@ -108,9 +109,12 @@ impl Processes {
     /// The process of this pid as it is at this moment.
     pub(super) fn current(&mut self, proc: &mut Proc, pid: u32) -> Result<Arc<Process>, Unreadable> {
         if let Some(entry) = self.live.get(&pid) {
-            let expired = self.refresh.is_some_and(|after| entry.read.elapsed() >= after);
+            let believed = match self.refresh {
+                None => true,
+                Some(after) => entry.read.elapsed() < after && runs_the_same(proc, &entry.process),
+            };
             match entry.state {
-                State::Fresh if !expired => return Ok(Arc::clone(&entry.process)),
+                State::Fresh if believed => return Ok(Arc::clone(&entry.process)),
                 State::Forked => return self.complete_fork(proc, pid),
                 State::Fresh | State::Stale => {}
             }
@@ -120,17 +124,22 @@ impl Processes {
 
     /// The process of this key, running or ended.
     pub(super) fn by_key(&mut self, proc: &mut Proc, key: ProcessKey) -> Option<Arc<Process>> {
-        if let Some(process) = self.ended.get(&key) {
+        if let Some((_, process)) = self.ended.get(&key) {
             return Some(Arc::clone(process));
         }
         match self.current(proc, key.pid) {
             Ok(process) if process.key == key => Some(process),
-            Ok(_) => self.ended.get(&key).map(Arc::clone),
+            Ok(_) => self.ended.get(&key).map(|(_, process)| Arc::clone(process)),
             // It ended, and the news has not come yet.
             Err(_) => {
                 self.live.get(&key.pid).map(|entry| Arc::clone(&entry.process)).filter(|process| process.key == key)
             }
         }
+    }
+
+    /// When a process ended, as far as it is remembered.
+    pub(super) fn ended_at(&self, key: ProcessKey) -> Option<Timestamp> {
+        self.ended.get(&key).map(|(at, _)| *at)
     }
 
     /// The pids, the newest process first.
@@ -240,6 +249,13 @@ impl Processes {
         ancestors.truncate(MAX_ANCESTORS);
         ancestors
     }
+}
+
+/// Whether the process still is the one whose facts these are, and runs the same program.
+fn runs_the_same(proc: &mut Proc, process: &Process) -> bool {
+    let Ok(directory) = proc.process(process.key.pid) else { return true };
+    let Ok(stat) = proc.stat(&directory) else { return true };
+    stat.start == process.key.start && proc.executable(&directory, stat.kernel) == process.executable
 }
 
 fn ancestor(process: &Process) -> Ancestor {

@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use bstr::{BString, ByteSlice};
 use rustix::fs::{Mode, OFlags, RawDir};
@@ -112,7 +113,7 @@ impl Proc {
             slice: cgroup.slice,
             container: cgroup.container,
             network_namespace: network_namespace(directory).ok(),
-            started_at: Some(boot_time().after(std::time::Duration::from_nanos(stat.start))),
+            started_at: Some(boot_time().after(Duration::from_nanos(stat.start))),
         };
         Ok(Facts { process, parent: stat.parent })
     }
@@ -164,7 +165,8 @@ impl Proc {
         Ok(self.buffer.clone())
     }
 
-    fn executable(&self, directory: &ProcDir, kernel: bool) -> Option<Executable> {
+    /// The file that a process runs.
+    pub(super) fn executable(&self, directory: &ProcDir, kernel: bool) -> Option<Executable> {
         if kernel {
             return Some(Executable { kind: ExecutableKind::Kernel, ..Default::default() });
         }
@@ -222,11 +224,18 @@ pub(super) fn network_namespace(directory: &ProcDir) -> Result<u32, Unreadable> 
 
 /// The wall-clock time at which the machine started.
 pub(super) fn boot_time() -> Timestamp {
-    let nanos = |clock| {
-        let time = rustix::time::clock_gettime(clock);
-        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
-    };
-    Timestamp::from_nanos(nanos(ClockId::Realtime).saturating_sub(nanos(ClockId::Boottime)))
+    let since_boot = Duration::from_nanos(clock(ClockId::Boottime).as_nanos().unsigned_abs());
+    clock(ClockId::Realtime).before(since_boot)
+}
+
+/// The wall-clock time.
+pub(super) fn now() -> Timestamp {
+    clock(ClockId::Realtime)
+}
+
+fn clock(clock: ClockId) -> Timestamp {
+    let time = rustix::time::clock_gettime(clock);
+    Timestamp::from_nanos(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
 }
 
 fn link(directory: &OwnedFd, name: &str) -> Result<BString, Unreadable> {
@@ -430,6 +439,6 @@ mod tests {
         );
         let age =
             Timestamp::from_nanos(jiff::Timestamp::now().as_nanosecond() as i64).since(process.started_at.unwrap());
-        assert!(age < std::time::Duration::from_secs(3_600), "{age:?}");
+        assert!(age < Duration::from_secs(3_600), "{age:?}");
     }
 }

@@ -6,12 +6,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::attribution::{Attribution, Evidence, Lookup, Process, ProcessKey, UnknownReason};
 use crate::flow::Direction;
@@ -20,10 +21,10 @@ use crate::resolve::ProcessResolver;
 use crate::resolve::holders::{Holder, Holders, Search};
 use crate::resolve::memory::Memory;
 use crate::resolve::namespace::Namespaces;
-use crate::resolve::proc_connector::ProcessEvent;
+use crate::resolve::proc_connector::{ProcConnector, ProcessEvent};
 use crate::resolve::proc_net::{self, PacketSocket};
 use crate::resolve::processes::Processes;
-use crate::resolve::procfs::{Proc, network_namespace};
+use crate::resolve::procfs::{Proc, network_namespace, now};
 use crate::resolve::sock_diag::{self, States};
 use crate::resolve::socket::Socket;
 use crate::time::Timestamp;
@@ -38,9 +39,10 @@ pub struct Resolver {
     memory: Memory,
     young: BinaryHeap<Reverse<(Instant, u32, u64)>>,
     growing: HashMap<u32, Young>,
+    connector: Option<ProcConnector>,
+    events: Vec<ProcessEvent>,
     generation: u64,
     unplaced: HashMap<u64, Unplaced>,
-    news: News,
     swept: Instant,
     rescan_after: Instant,
     last_exit: Option<Timestamp>,
@@ -82,15 +84,6 @@ pub struct ResolverStatistics {
     pub evicted: u64,
 }
 
-/// Whether the kernel tells what processes do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    /// It does.
-    Events,
-    /// It does not: `/proc` is read again where something is not known.
-    Rescan,
-}
-
 /// A process whose sockets are looked at often, because it may end soon.
 #[derive(Debug, Clone, Copy)]
 struct Young {
@@ -116,6 +109,12 @@ enum Outcome {
 impl Resolver {
     /// Opens what is needed and reads the processes that run.
     pub fn open() -> Result<Self, ResolveError> {
+        // Listening starts before the first reading, so that no process falls between the two.
+        let connector = ProcConnector::open()
+            .inspect_err(|error| {
+                info!(%error, "the kernel does not tell of processes (CAP_NET_ADMIN is missing, or this is a container): owners of short-lived processes may stay unknown");
+            })
+            .ok();
         let proc = Proc::open(Path::new("/proc")).map_err(|error| ResolveError::Proc(error.into()))?;
         let namespaces = Namespaces::new(&proc);
         let now = Instant::now();
@@ -127,16 +126,17 @@ impl Resolver {
             memory: Memory::default(),
             young: BinaryHeap::new(),
             growing: HashMap::new(),
+            connector,
+            events: Vec::new(),
             generation: 0,
             unplaced: HashMap::new(),
-            news: News::Rescan,
             swept: now,
             rescan_after: now,
             last_exit: None,
             budget: Budget::new(now),
             statistics: ResolverStatistics::default(),
         };
-        resolver.processes.refresh = Some(FACTS_TTL);
+        resolver.processes.refresh = resolver.connector.is_none().then_some(FACTS_TTL);
         resolver.rescan();
         for number in resolver.namespaces.numbers() {
             resolver.list_sockets(number);
@@ -155,14 +155,30 @@ impl Resolver {
         }
     }
 
-    /// Says that the kernel tells of processes from here on.
-    pub(super) fn expect_events(&mut self) {
-        self.news = News::Events;
-        self.processes.refresh = None;
+    /// What becomes readable when there is news of processes.
+    pub(super) fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.connector.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes news of processes.
-    pub(super) fn handle_events(&mut self, events: &[ProcessEvent]) {
+    /// Takes the news of processes that have come.
+    ///
+    /// It is taken before every answer: the kernel tells of an `exec` before
+    /// the program opens a socket, so a program is never mistaken for the one
+    /// that ran in its process before.
+    pub(super) fn hear_of_processes(&mut self) {
+        let Some(connector) = &mut self.connector else { return };
+        let mut events = std::mem::take(&mut self.events);
+        if let Err(error) = connector.drain(&mut events) {
+            info!(%error, "the kernel no longer tells of processes");
+            self.connector = None;
+            self.processes.refresh = Some(FACTS_TTL);
+        }
+        self.handle_events(&events);
+        events.clear();
+        self.events = events;
+    }
+
+    fn handle_events(&mut self, events: &[ProcessEvent]) {
         for event in events {
             match *event {
                 ProcessEvent::Fork { parent, child } => {
@@ -172,7 +188,10 @@ impl Resolver {
                 ProcessEvent::Exec { pid } => {
                     // Gone before its facts were read: what it ran is not known, so it owns nothing.
                     match self.processes.read(&mut self.proc, pid) {
-                        Ok(_) => self.watch(pid),
+                        Ok(process) => {
+                            self.visit(&process);
+                            self.watch(pid);
+                        }
                         Err(_) => self.processes.forget(pid),
                     }
                 }
@@ -199,6 +218,7 @@ impl Resolver {
 
     /// Looks at young processes that are due, and keeps the tables small.
     pub(super) fn poll(&mut self) {
+        self.hear_of_processes();
         let started = Instant::now();
         if self.swept + SWEEP_INTERVAL <= started {
             self.swept = started;
@@ -222,6 +242,15 @@ impl Resolver {
         }
         self.place_sockets();
         self.budget.spend(started.elapsed());
+    }
+
+    /// Makes sure that the sockets of a process's namespace are known.
+    fn visit(&mut self, process: &Process) {
+        if let Some(namespace) = process.network_namespace
+            && let Ok(directory) = self.proc.process(process.key.pid)
+        {
+            self.namespaces.visit(&directory, namespace);
+        }
     }
 
     /// Follows a process closely from now on.
@@ -383,11 +412,7 @@ impl Resolver {
                 continue;
             }
             let Ok(process) = self.processes.read(&mut self.proc, pid) else { continue };
-            if let Some(namespace) = process.network_namespace
-                && let Ok(directory) = self.proc.process(pid)
-            {
-                self.namespaces.visit(&directory, namespace);
-            }
+            self.visit(&process);
             // A process that may not be looked at has no sockets to tell.
             let _ = self.holders.scan(&mut self.proc, &mut self.processes, pid);
         }
@@ -399,7 +424,7 @@ impl Resolver {
         self.memory.sweep();
         let inhabited = self.processes.namespaces();
         self.namespaces.retain(|number| inhabited.contains(&number));
-        if self.news == News::Rescan {
+        if self.connector.is_none() {
             self.rescan();
         }
         for namespace in self.namespaces.all_mut() {
@@ -579,7 +604,7 @@ impl Resolver {
 
     /// A flow of a container behind address translation.
     fn by_translation(&mut self, _lookup: &Lookup) -> Outcome {
-        Outcome::Final(UnknownReason::Forwarded)
+        Outcome::NotYet(UnknownReason::Forwarded)
     }
 
     fn by_association(&mut self, lookup: &Lookup, homes: &[u32]) -> Outcome {
@@ -607,7 +632,14 @@ impl Resolver {
             self.memory.remember_raw(socket);
         }
         // One that was closed a moment ago can have sent it as well.
-        sockets.extend(self.memory.raw().filter(|socket| homes.contains(&socket.namespace)).copied());
+        let (holders, processes) = (&self.holders, &self.processes);
+        let ended_before = |socket: &Socket| {
+            let held = holders.known(socket.inode).unwrap_or_default();
+            !held.is_empty()
+                && held.iter().all(|holder| processes.ended_at(holder.key).is_some_and(|at| at < lookup.first))
+        };
+        let remembered = self.memory.raw().filter(|socket| homes.contains(&socket.namespace));
+        sockets.extend(remembered.filter(|socket| !ended_before(socket)).copied());
         sockets.sort_by_key(|socket| socket.inode);
         sockets.dedup_by_key(|socket| socket.inode);
         let protocol = lookup.key.protocol;
@@ -615,7 +647,7 @@ impl Resolver {
             (socket.protocol == protocol || socket.protocol.0 == ANY_PROTOCOL) && socket.carries(local, remote)
         });
         if homes.is_empty() {
-            return Outcome::Final(UnknownReason::Forwarded);
+            return Outcome::NotYet(UnknownReason::Forwarded);
         }
         if sockets.is_empty() && protocol == Protocol::ICMPV6 && is_of_the_link(remote) {
             return Outcome::Final(UnknownReason::Kernel);
@@ -701,9 +733,10 @@ impl Resolver {
 impl ProcessResolver for Resolver {
     fn resolve(&mut self, lookup: &Lookup) -> Attribution {
         self.statistics.lookups += 1;
+        self.hear_of_processes();
         self.hear_of_destroyed();
         let mut outcome = self.answer(lookup);
-        let rescan = self.news == News::Rescan && matches!(outcome, Outcome::NotYet(_));
+        let rescan = self.connector.is_none() && matches!(outcome, Outcome::NotYet(_));
         if rescan && self.rescan_after <= Instant::now() {
             self.rescan();
             outcome = self.answer(lookup);
@@ -750,11 +783,6 @@ fn is_of_the_link(remote: Endpoint) -> bool {
         std::net::IpAddr::V6(ip) => ip.is_multicast() || ip.is_unicast_link_local(),
         std::net::IpAddr::V4(_) => false,
     }
-}
-
-fn now() -> Timestamp {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    Timestamp::from_nanos(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
 }
 
 /// The share of time that looking at young processes may take.

@@ -1,23 +1,24 @@
 //! The resolver on threads of its own: questions come in, answers go out.
 //!
-//! One thread hears of processes, the other answers. A question whose answer
+//! One thread waits for news of processes, the other reads it and answers. A question whose answer
 //! is not known yet is asked again until it is, or until the flow is too old.
 
-use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never};
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::attribution::{Attribution, Lookup};
 use crate::flow::FlowKey;
 use crate::resolve::ProcessResolver;
-use crate::resolve::proc_connector::{ProcConnector, ProcessEvent};
 use crate::resolve::resolver::{ResolveError, Resolver, ResolverStatistics};
 
 /// The running resolver. Dropping it ends its threads.
@@ -25,7 +26,7 @@ use crate::resolve::resolver::{ResolveError, Resolver, ResolverStatistics};
 pub struct Service {
     lookups: Option<Sender<Lookup>>,
     answers: Receiver<Answer>,
-    statistics: Receiver<ResolverStatistics>,
+    statistics: Arc<ArcSwap<ResolverStatistics>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -49,33 +50,29 @@ impl Service {
             threads.push(thread);
             Ok::<(), ResolveError>(())
         };
-        // Listening starts before the first reading, so that no process falls between the two.
-        let events = match ProcConnector::open() {
-            Ok(connector) => {
-                let (sender, events) = bounded(EVENT_BATCHES);
+        let resolver = Resolver::open()?;
+        let news = match resolver.news().map(|news| news.try_clone_to_owned()) {
+            None => never(),
+            Some(news) => {
+                let news = news.map_err(ResolveError::Thread)?;
+                let (sender, bell) = bounded(1);
                 let stop = Arc::clone(&stop);
-                spawn("process-events", Box::new(move || listen(connector, &sender, &stop)))?;
-                Some(events)
-            }
-            Err(error) => {
-                info!(%error, "the kernel does not tell of processes (CAP_NET_ADMIN is missing, or this is a container): owners of short-lived processes may stay unknown");
-                None
+                spawn("process-news", Box::new(move || ring(&news, &sender, &stop)))?;
+                bell
             }
         };
-        let mut resolver = Resolver::open()?;
-        if events.is_some() {
-            resolver.expect_events();
-        }
         let (lookups, questions) = bounded(MAX_WAITING);
         let (answer_sender, answers) = bounded(MAX_WAITING);
-        let (statistics_sender, statistics) = bounded(1);
+        let statistics = Arc::new(ArcSwap::from_pointee(resolver.statistics()));
         let worker = Worker {
             resolver,
             questions,
-            events: events.unwrap_or_else(never),
+            news,
             answers: answer_sender,
-            statistics: statistics_sender,
-            waiting: VecDeque::new(),
+            statistics: Arc::clone(&statistics),
+            published: Instant::now(),
+            waiting: BinaryHeap::new(),
+            order: 0,
             stop: Arc::clone(&stop),
         };
         spawn("resolver", Box::new(move || worker.run()))?;
@@ -92,9 +89,9 @@ impl Service {
         &self.answers
     }
 
-    /// What the resolver did, as it was about a second ago; `None` where nothing is new.
-    pub fn statistics(&self) -> Option<ResolverStatistics> {
-        self.statistics.try_recv().ok()
+    /// What the resolver did, as it was within the last second.
+    pub fn statistics(&self) -> ResolverStatistics {
+        **self.statistics.load()
     }
 }
 
@@ -110,27 +107,13 @@ impl Drop for Service {
     }
 }
 
-/// Passes on the news of processes.
-fn listen(mut connector: ProcConnector, sender: &Sender<Vec<ProcessEvent>>, stop: &AtomicBool) {
-    let mut lost = false;
+/// Wakes the answering thread when there is news of processes; reading it is that thread's part.
+fn ring(news: &OwnedFd, bell: &Sender<()>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: STOP_INTERVAL.subsec_nanos().into() };
-        let polled = rustix::event::poll(&mut [PollFd::new(&connector.as_fd(), PollFlags::IN)], Some(&timeout));
-        if polled == Ok(0) {
-            continue;
-        }
-        let mut events = Vec::new();
-        if std::mem::take(&mut lost) {
-            events.push(ProcessEvent::Lost);
-        }
-        if let Err(error) = connector.drain(&mut events) {
-            warn!(%error, "the news of processes has ended");
+        let polled = rustix::event::poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&timeout));
+        if polled.is_ok_and(|ready| ready > 0) && bell.send(()).is_err() {
             return;
-        }
-        match sender.try_send(events) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => lost = true,
-            Err(TrySendError::Disconnected(_)) => return,
         }
     }
 }
@@ -139,26 +122,31 @@ fn listen(mut connector: ProcConnector, sender: &Sender<Vec<ProcessEvent>>, stop
 struct Worker {
     resolver: Resolver,
     questions: Receiver<Lookup>,
-    events: Receiver<Vec<ProcessEvent>>,
+    news: Receiver<()>,
     answers: Sender<Answer>,
-    statistics: Sender<ResolverStatistics>,
-    waiting: VecDeque<(Instant, Lookup)>,
+    statistics: Arc<ArcSwap<ResolverStatistics>>,
+    published: Instant,
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    order: u64,
     stop: Arc<AtomicBool>,
 }
 
 impl Worker {
     fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
-            self.take_events();
+            // Whatever rang is read in `poll`.
+            let _ = self.news.try_recv();
             self.resolver.poll();
             self.ask_again();
-            // Full means that nobody has read the last ones yet.
-            let _ = self.statistics.try_send(self.resolver.statistics());
-            let due =
-                self.waiting.front().map_or(self.resolver.next_poll(), |(at, _)| self.resolver.next_poll().min(*at));
+            if self.published.elapsed() >= PUBLISH_INTERVAL {
+                self.published = Instant::now();
+                self.statistics.store(Arc::new(self.resolver.statistics()));
+            }
+            let next = self.resolver.next_poll();
+            let due = self.waiting.peek().map_or(next, |Reverse(waiting)| next.min(waiting.due));
             let mut select = crossbeam_channel::Select::new();
             let questions = select.recv(&self.questions);
-            select.recv(&self.events);
+            select.recv(&self.news);
             let ready = select.ready_deadline(due.min(Instant::now() + STOP_INTERVAL));
             if ready == Ok(questions) && !self.take_questions() {
                 return;
@@ -166,20 +154,11 @@ impl Worker {
         }
     }
 
-    fn take_events(&mut self) {
-        while let Ok(events) = self.events.try_recv() {
-            self.resolver.handle_events(&events);
-        }
-    }
-
     /// Whether anyone can still ask.
     fn take_questions(&mut self) -> bool {
         for _ in 0..QUESTIONS_AT_ONCE {
             match self.questions.try_recv() {
-                Ok(lookup) => {
-                    self.take_events();
-                    self.answer(lookup);
-                }
+                Ok(lookup) => self.answer(lookup, ASK_AGAIN),
                 Err(crossbeam_channel::TryRecvError::Empty) => return true,
                 Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
             }
@@ -189,17 +168,19 @@ impl Worker {
 
     fn ask_again(&mut self) {
         let now = Instant::now();
-        while self.waiting.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, lookup)) = self.waiting.pop_front() {
-                self.answer(lookup);
+        while self.waiting.peek().is_some_and(|Reverse(waiting)| waiting.due <= now) {
+            if let Some(Reverse(waiting)) = self.waiting.pop() {
+                self.answer(waiting.lookup, waiting.pause.saturating_mul(2).min(ASK_AGAIN_AT_MOST));
             }
         }
     }
 
-    fn answer(&mut self, lookup: Lookup) {
+    fn answer(&mut self, lookup: Lookup, pause: Duration) {
         let attribution = self.resolver.resolve(&lookup);
         if attribution.is_pending() && self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back((Instant::now() + ASK_AGAIN, lookup));
+            self.order += 1;
+            let waiting = Waiting { due: Instant::now() + pause, order: self.order, pause, lookup };
+            self.waiting.push(Reverse(waiting));
             return;
         }
         if self.answers.send(Answer { key: lookup.key, attribution }).is_err() {
@@ -208,17 +189,48 @@ impl Worker {
     }
 }
 
+/// A question that is asked again.
+struct Waiting {
+    due: Instant,
+    order: u64,
+    pause: Duration,
+    lookup: Lookup,
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.order).cmp(&(other.due, other.order))
+    }
+}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Waiting {}
+
 /// Questions that may wait; further ones are refused.
 const MAX_WAITING: usize = 16_384;
-
-/// Batches of news that may wait; the loss of one makes the resolver read everything anew.
-const EVENT_BATCHES: usize = 4_096;
 
 /// Questions answered before young processes are looked at again.
 const QUESTIONS_AT_ONCE: usize = 64;
 
 /// How soon a question without an answer is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(40);
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The pause between two attempts doubles up to this.
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_millis(500);
+
+/// How often the statistics are renewed.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How late a stop is noticed.
 const STOP_INTERVAL: Duration = Duration::from_millis(200);

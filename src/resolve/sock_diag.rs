@@ -119,7 +119,7 @@ impl DestroyedSockets {
         let netlink = open_netlink(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         rustix::net::bind(&netlink, &SocketAddrNetlink::new(0, DESTROY_GROUPS))?;
         // A burst of short connections must not push the news of its end out of the queue.
-        sockopt::set_socket_recv_buffer_size(&netlink, DESTROY_BUFFER)?;
+        sockopt::set_socket_recv_buffer_size_force(&netlink, DESTROY_BUFFER)?;
         Ok(Self { netlink, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 

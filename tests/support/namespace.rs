@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -102,7 +102,12 @@ impl Namespace {
 
     /// Moves the calling thread inside; sockets that it opens stay there.
     pub fn enter(&self) {
-        let file = File::open(self.path()).expect("the namespace lives as long as its owner");
+        Self::enter_path(&self.path());
+    }
+
+    /// Moves the calling thread into the namespace that a file stands for.
+    pub fn enter_path(path: &Path) {
+        let file = File::open(path).expect("the namespace lives as long as its owner");
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter a namespace");
     }
 }
