@@ -251,6 +251,16 @@ impl Reader {
         self.state.damage.as_ref()
     }
 
+    /// What is wrong with the capture, for keeping.
+    pub fn into_damage(self) -> Option<Damage> {
+        self.state.damage
+    }
+
+    /// How many bytes of the file were read so far.
+    pub fn position(&self) -> u64 {
+        self.buffer.offset()
+    }
+
     /// How many frames were read so far.
     pub fn frames(&self) -> u64 {
         self.state.frames

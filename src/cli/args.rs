@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cli::{completions, geo, lists, man};
+use crate::cli::{completions, flows, geo, lists, man, replay, run};
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
 #[derive(Debug, Parser)]
@@ -20,6 +20,12 @@ pub enum Command {
     Geo(geo::Arguments),
     /// Look into lists of networks, domains and AS numbers
     Lists(lists::Arguments),
+    /// Watch this host, evaluate the rules, deliver the alerts
+    Run(run::Arguments),
+    /// Put captures through the rules and print the alerts
+    Replay(replay::Arguments),
+    /// Print every flow with its bytes and its owner
+    Flows(flows::Arguments),
     /// Print the completions of a shell
     Completions(completions::Arguments),
     /// Write the manual pages

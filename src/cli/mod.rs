@@ -6,8 +6,12 @@ pub mod terminal;
 
 mod completions;
 mod entry;
+mod flows;
 mod geo;
+mod input;
 mod lists;
 mod man;
+mod replay;
+mod run;
 
 pub use entry::main;

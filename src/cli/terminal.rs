@@ -56,6 +56,19 @@ pub fn progress(length: u64, what: &'static str) -> ProgressBar {
     bar
 }
 
+/// A bar that fills by itself while a command watches for `duration`; hidden where standard error is no terminal.
+pub fn countdown(duration: Duration, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    let template = format!("{{spinner}} {what} for {} s ({{elapsed}})", duration.as_secs());
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// The characters that reorder text around them (Unicode UAX 9), the stuff of
 /// "Trojan Source".
 fn is_bidirectional_control(character: char) -> bool {

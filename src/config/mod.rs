@@ -11,7 +11,7 @@ pub mod rule_files;
 mod settings;
 pub mod shipped;
 
-pub use file::{ConfigError, ConfigFile, SourceKind};
+pub use file::{ConfigError, ConfigFile, HostFile, SourceKind};
 pub use host::this_host;
 pub use local::host_addresses;
 pub use settings::{DEFAULT_CONFIG_PATH, DEFAULT_STATE_DIR, RuleSource, Settings};

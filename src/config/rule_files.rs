@@ -1,12 +1,16 @@
 //! Finds and reads rule files.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::rule::compile::{Lint, Options};
 use crate::rule::diagnose::Source;
 use crate::rule::yaml;
+use crate::time::Timestamp;
 
 /// Why rule files cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub enum RuleFileError {
         path: PathBuf,
     },
 }
+
+/// List files above this are refused.
+const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Folders in folders, at most.
 const MAX_DEPTH: usize = 16;
@@ -51,6 +58,27 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, RuleFileError> {
         files.extend(found);
     }
     files.iter().map(|path| read_one(path)).collect()
+}
+
+/// What compiling needs of this host: list files, the date, the time zone.
+pub fn options(now: Timestamp, outputs: Option<BTreeSet<String>>) -> Options {
+    Options {
+        read_file: Arc::new(|path| read_list(Path::new(path)).map_err(|error| error.to_string())),
+        outputs,
+        now,
+        local_zone: jiff::tz::TimeZone::system(),
+        lint: Lint::Off,
+    }
+}
+
+fn read_list(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path)?;
+    let read = file.take(MAX_LIST_BYTES + 1).read_to_end(&mut content)?;
+    if read as u64 > MAX_LIST_BYTES {
+        return Err(io::Error::other(format!("the file is larger than {MAX_LIST_BYTES} bytes")));
+    }
+    Ok(content)
 }
 
 fn read_one(path: &Path) -> Result<Source, RuleFileError> {

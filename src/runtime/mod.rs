@@ -1,6 +1,10 @@
 //! What only the running program does: files, threads, signals, the clock.
 
 pub mod clock;
+pub mod control;
+pub mod live;
 pub mod load;
-pub mod lookups;
+pub mod offline;
 pub mod privilege;
+pub mod source;
+pub mod watch;

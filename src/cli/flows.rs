@@ -1,0 +1,234 @@
+//! `egret flows`: every flow with its bytes and its owner, from files or live.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+
+use crate::attribution::{FlowRecord, ProcessKey};
+use crate::cli::exit::Exit;
+use crate::cli::input::{self, LiveArguments};
+use crate::cli::terminal;
+use crate::config::Settings;
+use crate::engine::{self, Engine, Output, Records};
+use crate::flow::FlowKey;
+use crate::rule::RuleSet;
+use crate::runtime::clock::SystemClock;
+use crate::runtime::control;
+use crate::runtime::offline::{FrameCounts, Offline};
+use crate::units::Bytes;
+use crate::view::{FLOW_COLUMNS, FlowView};
+
+/// What `egret flows` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Capture files, pcap or pcapng; `-` is standard input
+    #[arg(value_name = "CAPTURE", required_unless_present = "live", conflicts_with = "live")]
+    captures: Vec<PathBuf>,
+    /// Watch this host for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    live: Option<u64>,
+    #[command(flatten)]
+    source: LiveArguments,
+    /// Owners of flows, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    owners: Option<PathBuf>,
+    /// Network that is this host's own
+    #[arg(long, value_name = "CIDR")]
+    local: Vec<ipnet::IpNet>,
+    /// How to print them
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How flows are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A table, the largest flows first
+    #[default]
+    Text,
+    /// One JSON object a line, a summary last
+    Json,
+    /// Comma-separated values
+    Csv,
+}
+
+/// Flows of one file or one live run are one row each, however often a record was made.
+type Rows = BTreeMap<(FlowKey, ProcessKey, Option<Vec<u8>>), FlowRecord>;
+
+/// Flows of files that are held at once; further ones are still summed in their rows.
+const MAX_FLOWS: usize = 1 << 20;
+
+/// Prints the flows.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    match arguments.live {
+        Some(seconds) => live(arguments, Duration::from_secs(seconds)),
+        None => offline(arguments),
+    }
+}
+
+fn offline(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let owners = arguments.owners.as_deref().map(input::declared_owners).transpose()?;
+    let settings = engine::Settings {
+        local: input::named(&arguments.local),
+        // One row a flow, however long it was silent.
+        idle_timeout: Duration::MAX,
+        max_flows: MAX_FLOWS,
+        records: Records::On,
+        ..engine::Settings::default()
+    };
+    let mut run = Offline::new(Engine::new(settings, Arc::new(RuleSet::default())), owners);
+    let mut rows = Rows::new();
+    let mut exit = Exit::Fine;
+    for path in &arguments.captures {
+        exit = input::worse(exit, read(&mut run, path, &mut rows)?);
+    }
+    run.finish(&mut |output| -> anyhow::Result<()> {
+        keep(output, &mut rows);
+        Ok(())
+    })?;
+    let summary = summary(run.counts(), rows.len());
+    print(arguments.output, &rows, &summary)?;
+    Ok(exit)
+}
+
+fn read(run: &mut Offline, path: &Path, rows: &mut Rows) -> anyhow::Result<Exit> {
+    let progress = terminal::progress(input::length(path), "reading");
+    let damage = run.read(path, &progress, &mut |output| -> anyhow::Result<()> {
+        keep(output, rows);
+        Ok(())
+    })?;
+    progress.finish_and_clear();
+    Ok(input::say_damage(path, damage.as_ref()))
+}
+
+fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
+    let mut settings = Settings::load(None).map_err(input::say_config_error)?;
+    arguments.source.apply(&mut settings);
+    settings.local.extend(&arguments.local);
+    let engine = engine::Settings { records: Records::On, ..input::live_engine(&settings)? };
+    let engine = Engine::new(engine, Arc::new(RuleSet::default()));
+    let (_sender, control) = control::from_signals().context("cannot handle signals")?;
+    let mut run = input::open_live(&settings, engine, SystemClock::start())?;
+    let mut rows = Rows::new();
+    let progress = terminal::countdown(duration, "watching");
+    run.run(&control, Some(Instant::now() + duration), |_| {}, |output| keep(output, &mut rows));
+    progress.finish_and_clear();
+    let statistics = run.engine().statistics();
+    let summary = json!({
+        "flows": rows.len(),
+        "source": run.source().name(),
+        "bytes": statistics.bytes,
+        "unattributed_bytes": statistics.unattributed_bytes,
+        "losses": statistics.losses,
+    });
+    print(arguments.output, &rows, &summary)?;
+    Ok(Exit::Fine)
+}
+
+fn keep(output: Output, rows: &mut Rows) {
+    let Output::Record(record) = output else { return };
+    let owner = record.attribution.process();
+    let key = (
+        record.key,
+        owner.map(|process| process.key).unwrap_or_default(),
+        owner.and_then(|process| process.executable_path()).map(<[u8]>::to_vec),
+    );
+    match rows.entry(key) {
+        std::collections::btree_map::Entry::Vacant(entry) => {
+            entry.insert(record);
+        }
+        std::collections::btree_map::Entry::Occupied(mut entry) => {
+            let row = entry.get_mut();
+            row.counters.add(&record.counters);
+            row.first = row.first.min(record.first);
+            row.last = row.last.max(record.last);
+            row.end_reason = record.end_reason;
+        }
+    }
+}
+
+fn summary(counts: &FrameCounts, flows: usize) -> serde_json::Value {
+    let mut summary = json!({
+        "frames": counts.frames,
+        "frames_without_ip": counts.frames - counts.ip_packets,
+        "ip_packets": counts.ip_packets,
+        "ip_bytes": counts.ip_bytes,
+        "flows": flows,
+    });
+    let reasons = counts.errors.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count)));
+    summary["undecoded"] = serde_json::Value::Object(reasons.collect());
+    summary
+}
+
+fn print(format: Format, rows: &Rows, summary: &serde_json::Value) -> anyhow::Result<()> {
+    let mut records: Vec<&FlowRecord> = rows.values().collect();
+    match format {
+        Format::Json => print_json(&records, summary)?,
+        Format::Csv => print_csv(&records)?,
+        Format::Text => {
+            records.sort_by_key(|record| std::cmp::Reverse(record.counters.bytes_out + record.counters.bytes_in));
+            print_table(&records, summary)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_json(records: &[&FlowRecord], summary: &serde_json::Value) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for record in records {
+        serde_json::to_writer(&mut out, &FlowView::of(record))?;
+        out.write_all(b"\n")?;
+    }
+    writeln!(out, "{}", json!({ "summary": summary }))?;
+    out.flush()
+}
+
+fn print_csv(records: &[&FlowRecord]) -> anyhow::Result<()> {
+    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    out.write_record(FLOW_COLUMNS)?;
+    for record in records {
+        out.write_record(FlowView::of(record).cells())?;
+    }
+    out.flush().context("cannot write to standard output")
+}
+
+fn print_table(records: &[&FlowRecord], summary: &serde_json::Value) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["OUT", "IN", "PROTO", "LOCAL", "", "REMOTE", "OWNER", "EVIDENCE"]);
+    for record in records {
+        let arrow = if record.direction == crate::flow::Direction::Inbound { "<-" } else { "->" };
+        table.add_row([
+            Bytes(record.counters.bytes_out.0).to_string(),
+            Bytes(record.counters.bytes_in.0).to_string(),
+            record.key.protocol.to_string(),
+            record.key.local.to_string(),
+            arrow.to_owned(),
+            record.key.remote.to_string(),
+            terminal::escape(&FlowView::owner_text(record)),
+            record.attribution.evidence().map_or("none", |evidence| evidence.name()).to_owned(),
+        ]);
+    }
+    for column in table.column_iter_mut().take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    writeln!(out, "{}", table.trim_fmt())?;
+    if let serde_json::Value::Object(summary) = summary {
+        let facts: Vec<String> = summary
+            .iter()
+            .filter(|(_, value)| !value.is_object())
+            .map(|(key, value)| {
+                format!("{} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned), key.replace('_', " "))
+            })
+            .collect();
+        writeln!(out, "\n{}", facts.join(", "))?;
+    }
+    out.flush()
+}

@@ -1,0 +1,173 @@
+//! What several commands read: captures, owners, rules, the configuration.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use ipnet::IpNet;
+
+use crate::attribution::DeclaredOwners;
+use crate::capture::offline::Damage;
+use crate::cli::exit::Exit;
+use crate::cli::terminal;
+use crate::config::{ConfigError, RuleSource, Settings, SourceKind, host_addresses, rule_files, shipped};
+use crate::engine::{Engine, Owners, Settings as EngineSettings};
+use crate::flow::LocalAddresses;
+use crate::resolve::Service;
+use crate::rule::RuleSet;
+use crate::rule::compile::compile;
+use crate::rule::diagnose::Report;
+use crate::rule::render::{Colour, Format, render};
+use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::live::Live;
+use crate::runtime::source::Source;
+
+/// Findings that are shown in full.
+const MAX_SHOWN: usize = 50;
+
+/// The length of a file for the progress bar; 0 where it has none, such as standard input.
+pub fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Reads an owners file, or says everything that is wrong with it.
+pub fn declared_owners(path: &Path) -> anyhow::Result<DeclaredOwners> {
+    let content = std::fs::read(path).with_context(|| format!("cannot read owners from `{}`", path.display()))?;
+    DeclaredOwners::parse(&content).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
+        anyhow!("owners file is not valid\n{}", lines.join("\n"))
+    })
+}
+
+/// Says that a capture is damaged; the exit code tells it as well.
+pub fn say_damage(path: &Path, damage: Option<&Damage>) -> Exit {
+    match damage {
+        None => Exit::Fine,
+        Some(damage) => {
+            terminal::error(&format!("{}: {}", path.display(), chain(damage)));
+            Exit::Findings
+        }
+    }
+}
+
+/// The worse of two ends.
+pub fn worse(a: Exit, b: Exit) -> Exit {
+    if (a as u8) < (b as u8) { b } else { a }
+}
+
+/// The rules of a source, with every finding said on standard error.
+///
+/// # Errors
+/// Where files cannot be read, and where a rule cannot be used.
+pub fn rules(source: &RuleSource, outputs: Option<BTreeSet<String>>) -> anyhow::Result<Arc<RuleSet>> {
+    let sources = match source {
+        RuleSource::Shipped => shipped::sources(),
+        RuleSource::Paths(paths) => rule_files::read(paths)?,
+    };
+    let now = SystemClock::start().wall();
+    let compiled = compile(sources, &rule_files::options(now, outputs));
+    if !compiled.report.diagnostics.is_empty() {
+        say_report(&compiled.report);
+    }
+    match compiled.report.has_errors() {
+        true => Err(anyhow!("the rules cannot be used")),
+        false => Ok(Arc::new(compiled.rules)),
+    }
+}
+
+/// The source that `--rules` names, or the shipped rules.
+pub fn rule_source(paths: &[PathBuf]) -> RuleSource {
+    if paths.is_empty() { RuleSource::Shipped } else { RuleSource::Paths(paths.to_vec()) }
+}
+
+/// Turns a configuration error into what a command fails with, its findings said in full.
+pub fn say_config_error(error: ConfigError) -> anyhow::Error {
+    if let ConfigError::Invalid { report, .. } = &error {
+        say_report(report);
+    }
+    error.into()
+}
+
+/// Shows a report on standard error.
+pub fn say_report(report: &Report) {
+    let colour = if std::io::stderr().is_terminal() { Colour::Styled } else { Colour::Plain };
+    // Standard error is the last place to say anything: if it is gone, nobody listens.
+    let _ = write!(anstream::stderr(), "{}", render(report, Format::Full, colour, MAX_SHOWN));
+}
+
+/// The host's own networks: what was named, else nothing is known.
+pub fn named(local: &[IpNet]) -> LocalAddresses {
+    LocalAddresses::new(local.iter().copied())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Which source to watch this host with.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LiveArguments {
+    /// Kernel programs, libpcap, or whichever works
+    #[arg(long, value_enum, env = "EGRET_SOURCE")]
+    pub source: Option<SourceKind>,
+    /// Interface to capture on; may be given several times
+    #[arg(long = "interface", short = 'i', value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Filter in libpcap's language
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+}
+
+impl LiveArguments {
+    /// Lets the arguments win over the configuration.
+    pub fn apply(&self, settings: &mut Settings) {
+        if let Some(source) = self.source {
+            settings.source = source;
+        }
+        if !self.interfaces.is_empty() {
+            settings.capture.interfaces.clone_from(&self.interfaces);
+        }
+        if self.filter.is_some() {
+            settings.capture.filter.clone_from(&self.filter);
+        }
+    }
+}
+
+/// What the engine needs to know of this host.
+///
+/// # Errors
+/// Where the host's addresses cannot be listed.
+pub fn live_engine(settings: &Settings) -> anyhow::Result<EngineSettings> {
+    let mut local = host_addresses().context("cannot list the addresses of this host")?;
+    local.extend(&settings.local);
+    Ok(EngineSettings {
+        local: LocalAddresses::new(local),
+        host: Arc::new(settings.host.clone()),
+        owners: Owners::Lookup,
+        max_flows: settings.max_flows,
+        own_pid: Some(std::process::id()),
+        ..EngineSettings::default()
+    })
+}
+
+/// Opens the source and wires it to the engine.
+///
+/// # Errors
+/// Where no source can be opened.
+pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> anyhow::Result<Live> {
+    let source = Source::open(settings.source, &settings.capture)?;
+    let resolver = Service::start().context("cannot look up owners")?;
+    Ok(Live::new(engine, source, Some(resolver), clock))
+}

@@ -1,0 +1,113 @@
+//! `egret run`: the daemon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::cli::exit::Exit;
+use crate::cli::input::{self, LiveArguments};
+use crate::cli::terminal;
+use crate::config::{RuleSource, Settings};
+use crate::dispatch::{Context, Dispatcher, Origin};
+use crate::engine::{Engine, Output};
+use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::watch::Watch;
+use crate::runtime::{control, privilege};
+
+/// What `egret run` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", env = "EGRET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Rule file or folder, in place of the configured ones
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
+    /// Folder for state, in place of the configured one
+    #[arg(long, value_name = "DIR", env = "EGRET_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    source: LiveArguments,
+}
+
+/// How long receivers have to take what is left when the daemon ends.
+const LAST_DELIVERIES: Duration = Duration::from_secs(6);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+    let settings = settings(arguments)?;
+    let outputs = settings.dispatch.outputs.keys().cloned().collect();
+    let rules = input::rules(&settings.rules, Some(outputs))?;
+    if let Err(error) = privilege::restrict() {
+        warn!(%error, "keeping all privileges");
+    }
+    let clock = SystemClock::start();
+    let (sender, receiver) = control::from_signals().context("cannot handle signals")?;
+    let engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
+    let mut live = input::open_live(&settings, engine, clock)?;
+    let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
+    let context = Context { origin, clock: Arc::new(move || clock.wall()) };
+    let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
+    let _watch = watch(&settings, sender);
+    terminal::note(&format!(
+        "watching {} with {}, {} rules, alerts to {}",
+        settings.capture.interfaces.join(", "),
+        live.source().name(),
+        rules.rules.len(),
+        settings.dispatch.outputs.keys().cloned().collect::<Vec<_>>().join(", "),
+    ));
+    live.run(
+        &receiver,
+        None,
+        |engine| reload(engine, &settings),
+        |output| {
+            if let Output::Notification(notification) = output {
+                dispatcher.submit(notification);
+            }
+        },
+    );
+    info!("stopping");
+    let status = dispatcher.shutdown(LAST_DELIVERIES);
+    for (output, status) in status.outputs.iter().filter(|(_, status)| status.given_up() + status.waiting as u64 > 0) {
+        error!(output, given_up = status.given_up(), waiting = status.waiting, "not everything was delivered");
+    }
+    Ok(Exit::Fine)
+}
+
+fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
+    let mut settings = Settings::load(arguments.config.as_deref()).map_err(input::say_config_error)?;
+    arguments.source.apply(&mut settings);
+    if !arguments.rules.is_empty() {
+        settings.rules = RuleSource::Paths(arguments.rules.clone());
+    }
+    if let Some(folder) = &arguments.state_dir {
+        settings.state_dir.clone_from(folder);
+    }
+    Ok(settings)
+}
+
+fn watch(settings: &Settings, control: crossbeam_channel::Sender<control::Control>) -> Option<Watch> {
+    let RuleSource::Paths(paths) = &settings.rules else { return None };
+    match Watch::start(paths, control) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            warn!(%error, "rule files are not watched; SIGHUP still reads them again");
+            None
+        }
+    }
+}
+
+/// Takes the new rules if all of them can be used; else the old ones stay.
+fn reload(engine: &mut Engine, settings: &Settings) {
+    let outputs = settings.dispatch.outputs.keys().cloned().collect();
+    match input::rules(&settings.rules, Some(outputs)) {
+        Ok(rules) => {
+            info!(rules = rules.rules.len(), "rules read again");
+            engine.replace_rules(rules);
+        }
+        Err(error) => error!(%error, "the old rules stay in force"),
+    }
+}

@@ -1,0 +1,139 @@
+//! The live run: a source, the engine and the owner look-ups, wired together.
+//!
+//! One thread runs the engine and waits for whatever comes first: frames,
+//! the kernel's counts, owners, a control message, or the engine's own
+//! deadline.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never, select_biased, tick};
+use tracing::{debug, warn};
+
+use crate::capture::live::Batch;
+use crate::engine::{Engine, Output};
+use crate::flow::CaptureLosses;
+use crate::packet::{Fragments, Packet, decode};
+use crate::resolve::Service;
+use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::control::Control;
+use crate::runtime::source::Source;
+
+/// A running engine with its source.
+#[derive(Debug)]
+pub struct Live {
+    engine: Engine,
+    source: Source,
+    resolver: Option<Service>,
+    clock: SystemClock,
+    fragments: Fragments,
+    undecoded: u64,
+    /// Owner look-ups that found no room.
+    unasked: u64,
+    losses_read: Instant,
+}
+
+/// How often the source's losses are read.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the engine may sleep: a source that says nothing still has ticks.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+impl Live {
+    /// Wires the parts together.
+    pub fn new(engine: Engine, source: Source, resolver: Option<Service>, clock: SystemClock) -> Self {
+        Self {
+            engine,
+            source,
+            resolver,
+            clock,
+            fragments: Fragments::default(),
+            undecoded: 0,
+            unasked: 0,
+            losses_read: Instant::now(),
+        }
+    }
+
+    /// The engine, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The source, to look at.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Runs until [`Control::Stop`] or `deadline`. `perform` gets every output but look-ups;
+    /// `reload` is called for [`Control::Reload`].
+    pub fn run(
+        &mut self,
+        control: &Receiver<Control>,
+        deadline: Option<Instant>,
+        mut reload: impl FnMut(&mut Engine),
+        mut perform: impl FnMut(Output),
+    ) {
+        let heartbeat = tick(HEARTBEAT);
+        let frames = self.source.batches();
+        let answers = self.resolver.as_ref().map_or_else(never, |resolver| resolver.answers().clone());
+        while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            select_biased! {
+                recv(control) -> message => match message {
+                    Ok(Control::Stop) | Err(_) => break,
+                    Ok(Control::Reload) => reload(&mut self.engine),
+                    Ok(Control::Rules(rules)) => self.engine.replace_rules(rules),
+                    Ok(Control::Ask(ask)) => ask(&mut self.engine),
+                },
+                recv(answers) -> answer => if let Ok(answer) = answer {
+                    self.engine.handle_attribution(&answer.key, &answer.attribution);
+                },
+                recv(frames) -> batch => match batch {
+                    Ok(batch) => self.handle_batch(&batch),
+                    Err(_) => {
+                        warn!("the capture has ended");
+                        break;
+                    }
+                },
+                recv(heartbeat) -> _ => self.engine.handle_timeout(self.clock.now()),
+            }
+            self.read_losses();
+            self.drain(&mut perform);
+        }
+        self.engine.handle_timeout(self.clock.now());
+        self.engine.finish();
+        self.drain(&mut perform);
+    }
+
+    fn handle_batch(&mut self, batch: &Batch) {
+        let skew = self.clock.skew();
+        for frame in batch.frames() {
+            match decode(&frame, &mut self.fragments) {
+                Ok(packet) => {
+                    let timestamp = self.clock.event_time(packet.timestamp, skew);
+                    self.engine.handle_packet(&Packet { timestamp, ..packet });
+                }
+                Err(error) => {
+                    self.undecoded += 1;
+                    debug!(%error, "a frame holds no IP packet");
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, perform: &mut impl FnMut(Output)) {
+        while let Some(output) = self.engine.poll_output() {
+            match (output, &self.resolver) {
+                (Output::Lookup(lookup), Some(resolver)) => self.unasked += u64::from(!resolver.ask(lookup)),
+                (other, _) => perform(other),
+            }
+        }
+    }
+
+    fn read_losses(&mut self) {
+        if self.losses_read.elapsed() < LOSSES_EVERY {
+            return;
+        }
+        self.losses_read = Instant::now();
+        let losses: CaptureLosses = self.source.losses();
+        self.engine.handle_losses(&losses);
+    }
+}

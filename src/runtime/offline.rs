@@ -1,0 +1,138 @@
+//! The offline run: capture files through the same engine as live traffic.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+
+use crate::attribution::{Attribution, DeclaredOwners, Evidence, Process};
+use crate::capture::offline::{Damage, OfflineError, Reader};
+use crate::engine::{Engine, Output};
+use crate::packet::{DecodeErrors, Fragments, Packet, decode};
+use crate::time::Timestamp;
+
+/// An engine that is fed from files.
+#[derive(Debug)]
+pub struct Offline {
+    engine: Engine,
+    owners: Option<DeclaredOwners>,
+    fragments: Fragments,
+    counts: FrameCounts,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default)]
+pub struct FrameCounts {
+    /// Records of the files.
+    pub frames: u64,
+    /// Packets of the outermost IP header.
+    pub ip_packets: u64,
+    /// Their bytes, by that header.
+    pub ip_bytes: u64,
+    /// Frames that gave no packet, by reason.
+    pub errors: DecodeErrors,
+    /// The first packet's time.
+    pub first: Option<Timestamp>,
+    /// The last packet's time.
+    pub last: Option<Timestamp>,
+}
+
+/// Packets that are handed to the engine together.
+const BATCH: usize = 256;
+
+impl Offline {
+    /// Feeds `engine`; `owners` say whose flows are whose where the capture does not.
+    pub fn new(engine: Engine, owners: Option<DeclaredOwners>) -> Self {
+        Self { engine, owners, fragments: Fragments::default(), counts: FrameCounts::default() }
+    }
+
+    /// What was read so far.
+    pub fn counts(&self) -> &FrameCounts {
+        &self.counts
+    }
+
+    /// The engine, to look at.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Reads a whole file. What comes before damage counts; the damage comes back.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened or is no capture, and where `perform` fails.
+    pub fn read<E: From<OfflineError>>(
+        &mut self,
+        path: &Path,
+        progress: &ProgressBar,
+        perform: &mut impl FnMut(Output) -> Result<(), E>,
+    ) -> Result<Option<Damage>, E> {
+        let mut reader = Reader::open(path)?;
+        while let Some(batch) = reader.next_batch() {
+            let mut packets: Vec<Packet<'_>> = Vec::with_capacity(BATCH);
+            for record in batch {
+                self.counts.frames += 1;
+                let mut packet = match decode(&record.frame, &mut self.fragments) {
+                    Ok(packet) => packet,
+                    Err(error) => {
+                        self.counts.errors.record(error);
+                        continue;
+                    }
+                };
+                self.counts.add(&packet);
+                match self.owner_of(&mut packet, record.owner) {
+                    Some(owner) => {
+                        self.engine.handle_packets(&packets);
+                        packets.clear();
+                        self.engine.handle_owned_packet(&packet, &owner);
+                    }
+                    None => {
+                        packets.push(packet);
+                        if packets.len() == BATCH {
+                            self.engine.handle_packets(&packets);
+                            packets.clear();
+                        }
+                    }
+                }
+            }
+            self.engine.handle_packets(&packets);
+            progress.set_position(reader.position());
+            drain(&mut self.engine, perform)?;
+        }
+        Ok(reader.into_damage())
+    }
+
+    /// Says that there is no more data.
+    ///
+    /// # Errors
+    /// Where `perform` fails.
+    pub fn finish<E>(&mut self, perform: &mut impl FnMut(Output) -> Result<(), E>) -> Result<(), E> {
+        self.engine.finish();
+        drain(&mut self.engine, perform)
+    }
+
+    fn owner_of(&self, packet: &mut Packet<'_>, captured: Option<Arc<Process>>) -> Option<Attribution> {
+        if let Some(process) = captured {
+            return Some(Attribution::Known { process, evidence: Evidence::Capture });
+        }
+        let declared = self.owners.as_ref()?.owner(&packet.five_tuple, packet.direction, packet.timestamp)?;
+        // The declaration says which end is local, which a capture without directions does not.
+        packet.direction = Some(declared.direction);
+        Some(Attribution::Known { process: Arc::clone(declared.process), evidence: Evidence::Declared })
+    }
+}
+
+impl FrameCounts {
+    fn add(&mut self, packet: &Packet<'_>) {
+        self.ip_packets += 1;
+        self.ip_bytes = self.ip_bytes.saturating_add(packet.bytes.0);
+        self.first.get_or_insert(packet.timestamp);
+        self.last = Some(packet.timestamp);
+    }
+}
+
+fn drain<E>(engine: &mut Engine, perform: &mut impl FnMut(Output) -> Result<(), E>) -> Result<(), E> {
+    while let Some(output) = engine.poll_output() {
+        perform(output)?;
+    }
+    Ok(())
+}

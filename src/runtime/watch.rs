@@ -1,0 +1,75 @@
+//! Notices that rule files changed.
+//!
+//! Folders are watched, not files: a file that is replaced by a rename, as
+//! editors and Kubernetes do, gives no event on a watch of the file itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::runtime::control::Control;
+
+/// A watch on files and folders. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    _watcher: RecommendedWatcher,
+}
+
+/// How long the files must be still before they are read again: a copy of
+/// many files is one change.
+const SETTLE: Duration = Duration::from_millis(250);
+
+impl Watch {
+    /// Sends [`Control::Reload`] when something below `paths` was written, made, moved or removed.
+    pub fn start(paths: &[PathBuf], control: Sender<Control>) -> notify::Result<Self> {
+        let (changed, changes) = bounded(1);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| changes_content(event.kind)) {
+                // One waiting notice is as good as many.
+                let _ = changed.try_send(());
+            }
+        })?;
+        for folder in folders_of(paths) {
+            watcher.watch(&folder, RecursiveMode::Recursive)?;
+        }
+        std::thread::Builder::new()
+            .name("egret-watch".into())
+            .spawn(move || settle(&changes, &control))
+            .map_err(notify::Error::io)?;
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+/// Reading the files makes events too, and must not lead to reading them again.
+fn changes_content(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_))
+}
+
+fn folders_of(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let folder_of = |path: &PathBuf| match path.parent() {
+        _ if path.is_dir() => path.clone(),
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut folders: Vec<PathBuf> = paths.iter().map(folder_of).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
+}
+
+fn settle(changes: &Receiver<()>, control: &Sender<Control>) {
+    while changes.recv().is_ok() {
+        loop {
+            match changes.recv_timeout(SETTLE) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        if control.send(Control::Reload).is_err() {
+            return;
+        }
+    }
+}
