@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bstr::{BString, ByteSlice};
 
 use crate::attribution::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
+use crate::escape::one_line;
 
 /// The process that a packet's comments name, if they name one.
 pub fn process_of_comments<'a>(comments: impl IntoIterator<Item = &'a [u8]>) -> Option<Process> {
@@ -19,6 +20,54 @@ pub fn process_of_comments<'a>(comments: impl IntoIterator<Item = &'a [u8]>) -> 
         subjects.read(comment);
     }
     subjects.process()
+}
+
+/// The comments that name a process, in ptcpdump's way.
+///
+/// Whatever would end a line or act on a terminal is escaped, so that no
+/// argument can look like another line.
+pub fn comments_of(process: &Process) -> Vec<String> {
+    let mut comments = Vec::new();
+    let mut own = format!("PID: {}", process.key.pid);
+    if let Some(path) = process.executable_path() {
+        push_line(&mut own, "Cmd", path);
+    }
+    if !process.command_line.is_empty() {
+        push_line(&mut own, "Args", &process.command_line_text());
+    }
+    comments.push(own);
+    if let Some(uid) = process.user.as_ref().and_then(|user| user.uid) {
+        comments.push(format!("UserId: {uid}"));
+    }
+    if let Some(parent) = process.ancestors.first() {
+        let mut text = format!("ParentPID: {}", parent.pid);
+        if let Some(path) = &parent.executable {
+            push_line(&mut text, "ParentCmd", path);
+        }
+        if !parent.command_line.is_empty() {
+            push_line(&mut text, "ParentArgs", &bstr::join(" ", &parent.command_line));
+        }
+        comments.push(text);
+    }
+    if let Some(container) = &process.container {
+        let mut text = format!("ContainerName: {}", one_line(container.name.as_deref().unwrap_or_default()));
+        push_line(&mut text, "ContainerId", container.id.as_bytes());
+        push_line(&mut text, "ContainerImage", container.image.as_deref().unwrap_or_default().as_bytes());
+        comments.push(text);
+        if let Some(pod) = &container.pod {
+            let mut text = format!("PodName: {}", one_line(pod.as_bytes()));
+            push_line(&mut text, "PodNamespace", container.namespace.as_deref().unwrap_or_default().as_bytes());
+            comments.push(text);
+        }
+    }
+    comments
+}
+
+fn push_line(text: &mut String, key: &str, value: &[u8]) {
+    let value = one_line(value);
+    let cut = value.floor_char_boundary(MAX_VALUE);
+    let dots = if cut < value.len() { "..." } else { "" };
+    text.push_str(&format!("\n{key}: {}{dots}", &value[..cut]));
 }
 
 /// What the comments of one packet are about.
@@ -164,6 +213,9 @@ fn number(text: &[u8]) -> Option<u32> {
     text.to_str().ok()?.trim().parse().ok()
 }
 
+/// Longer values are cut, and end in dots as ptcpdump's do: each packet carries them.
+const MAX_VALUE: usize = 1024;
+
 const COMMAND: [&[u8]; 2] = [b"Cmd", b"Command"];
 const PARENT_COMMAND: [&[u8]; 2] = [b"ParentCmd", b"ParentCommand"];
 
@@ -229,6 +281,41 @@ mod tests {
         assert_eq!(process.executable_name(), Some(&b"Web Content"[..]));
         assert_eq!(process.user.unwrap().uid, Some(0));
         assert_eq!(process.ancestors[0].pid, 1);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let process = Process {
+            key: ProcessKey { pid: 4121, start: 0 },
+            executable: Some(Executable { path: "/usr/bin/rclone".into(), ..Executable::default() }),
+            command_line: vec!["rclone".into(), "copy".into()],
+            user: Some(User { uid: Some(1000), name: None }),
+            ancestors: vec![Ancestor { pid: 7, executable: Some("/bin/sh".into()), command_line: vec!["sh".into()] }],
+            container: Some(Container { id: "0123abcd".into(), name: Some("web".into()), ..Container::default() }),
+            ..Process::default()
+        };
+        let comments = comments_of(&process);
+        let again = process_of_comments(comments.iter().map(|comment| comment.as_bytes())).unwrap();
+        assert_eq!(again, process);
+    }
+
+    #[test]
+    fn an_argument_with_a_line_end_stays_one_line() {
+        let forged = "x\nPID: 1\nCmd: /sbin/init\r\u{2028}";
+        let process = Process {
+            key: ProcessKey { pid: 7, start: 0 },
+            executable: Some(Executable { path: forged.into(), ..Executable::default() }),
+            command_line: vec![forged.into()],
+            ancestors: vec![Ancestor { pid: 3, executable: Some(forged.into()), command_line: vec![forged.into()] }],
+            ..Process::default()
+        };
+        for comment in comments_of(&process) {
+            assert!(comment.lines().count() <= 3, "{comment:?}");
+            assert!(comment.lines().skip(1).all(|line| !line.starts_with("PID")), "{comment:?}");
+        }
+        // A reader that believes every line, as ptcpdump's own does, is not fooled either.
+        let all = comments_of(&process).join("\n");
+        assert_eq!(all.lines().filter(|line| line.starts_with("PID:")).count(), 1);
     }
 
     fn read(comments: &[&str]) -> Option<Process> {

@@ -13,7 +13,7 @@ mod table;
 mod update;
 
 pub use cgroup::Cgroup;
-pub use comment::process_of_comments;
+pub use comment::{comments_of, process_of_comments};
 pub use declared::{DeclarationError, DeclaredOwner, DeclaredOwners};
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;

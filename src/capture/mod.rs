@@ -4,6 +4,7 @@
 pub mod ebpf;
 pub mod live;
 pub mod offline;
+pub mod writer;
 
 pub use crate::attribution::FlowUpdate;
 pub use crate::flow::CaptureLosses;
