@@ -13,6 +13,7 @@ mod proc;
 mod programs;
 mod record;
 mod sys;
+mod thread;
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -34,6 +35,7 @@ use programs::Programs;
 use record::{Count, Event, Execution, Key, SocketInfo, Value};
 
 pub use programs::EbpfError;
+pub use thread::Reader;
 
 /// How the source is opened.
 #[derive(Debug, Clone)]
@@ -179,7 +181,12 @@ impl Source {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        self.take_events();
+        if self.closed.len() < MAX_CLOSED {
+            self.take_events();
+        } else {
+            // The ring runs full, and the programs keep final counters in the map.
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 
@@ -420,6 +427,9 @@ const TCP_SYN_RECV: u8 = 3;
 
 /// As much as one read of the iterator may return.
 const ITERATOR_BUFFER: usize = 128 * 1024;
+
+/// Final counters held between two readings; after that they stay in the kernel.
+const MAX_CLOSED: usize = 262_144;
 
 /// Flows taken out of the map by one call.
 const MAP_BATCH: usize = 4096;

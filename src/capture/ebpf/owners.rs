@@ -68,7 +68,7 @@ impl Owners {
         if let Some(process) = self.processes.get(&execution) {
             return Arc::clone(process);
         }
-        let process = Arc::new(self.from_proc(execution));
+        let process = Arc::new(self.look_up(execution));
         self.insert(execution, &process);
         process
     }
@@ -193,7 +193,7 @@ impl Owners {
         chain
     }
 
-    fn from_proc(&mut self, execution: Execution) -> Process {
+    fn look_up(&mut self, execution: Execution) -> Process {
         let key = key_of(execution);
         let Some(facts) = proc::facts(execution) else {
             return Process { key, ..Process::default() };
