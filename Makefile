@@ -5,7 +5,7 @@ SHELL := /bin/bash
 EGRET := target/release/egret
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint demo bench install clean
+.PHONY: help run build test lint demo accuracy bench install clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -35,6 +35,11 @@ lint: ## Format, lints, documentation and dependencies, as CI checks them
 demo: build ## Two namespaces, an upload with curl, and its alert within seconds (root)
 	@tests/setup test
 	@examples/demo.sh $(EGRET)
+
+accuracy: build ## The grid of 24 scenarios and the kernel source's own, in full (root, 15 minutes)
+	@tests/setup test
+	EGRET_SHORT_PROCESSES=20000 cargo test --release --test egret live_kernel -- --nocapture
+	cargo test --release --test egret accuracy -- --ignored --nocapture
 
 bench: ## Measure packets per second and the cost of rules
 	@tests/setup test

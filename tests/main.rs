@@ -1,5 +1,7 @@
 //! One test binary; the files beside this one are its modules.
 
+#[cfg(feature = "ebpf")]
+mod accuracy;
 mod architecture;
 mod captures;
 mod delivery;

@@ -602,7 +602,7 @@ static void serve(void)
 	static struct job jobs[JOBS];
 	static char is_source[65536];
 	struct epoll_event event = { .events = EPOLLIN }, events[64];
-	int one = 1, large = 16 << 20, e = epoll_create1(0), l[2], u[2];
+	int one = 1, large = 16 << 20, e = epoll_create1(0), l[2], u[2], sctp;
 	for (int i = 0; i < 2; i++) {
 		struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(o.port + i) };
 		l[i] = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_MPTCP);
@@ -617,6 +617,15 @@ static void serve(void)
 		epoll_ctl(e, EPOLL_CTL_ADD, l[i], &event);
 		event.data.fd = u[i];
 		epoll_ctl(e, EPOLL_CTL_ADD, u[i], &event);
+	}
+	/* Where the kernel has SCTP: a source of it too. */
+	sctp = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_SCTP);
+	if (sctp >= 0) {
+		struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(o.port + 1) };
+		if (bind(sctp, (void *)&a, sizeof a) || listen(sctp, 16))
+			fail("bind");
+		event.data.fd = sctp;
+		epoll_ctl(e, EPOLL_CTL_ADD, sctp, &event);
 	}
 	signal(SIGPIPE, SIG_IGN);
 	say("listening", 0, 0);
@@ -650,11 +659,11 @@ static void serve(void)
 		int ready = epoll_wait(e, events, 64, busy ? 1 : 200);
 		for (int i = 0; i < ready; i++) {
 			int fd = events[i].data.fd;
-			if (fd == l[0] || fd == l[1]) {
+			if (fd == l[0] || fd == l[1] || fd == sctp) {
 				int s = accept4(fd, 0, 0, SOCK_NONBLOCK);
 				if (s < 0)
 					continue;
-				is_source[s] = fd == l[1];
+				is_source[s] = fd != l[0];
 				event.data.fd = s;
 				epoll_ctl(e, EPOLL_CTL_ADD, s, &event);
 				continue;
@@ -772,7 +781,7 @@ int main(int count, char **arguments)
 	else if (!strcmp(k, "tcp-exit")) { int s = tcp(); write_all(s, o.bytes); say("tcp", o.bytes, 0); _exit(0); }
 	else if (!strcmp(k, "tcp-in")) { int s = tcp(); ask(s); say("tcp", sizeof(struct request), read_all(s)); }
 	else if (!strcmp(k, "mptcp")) { int s = connected(SOCK_STREAM, IPPROTO_MPTCP); write_all(s, o.bytes); finish(s); say("tcp", o.bytes, 0); }
-	else if (!strcmp(k, "sctp")) { int s = connected(SOCK_STREAM, IPPROTO_SCTP); write_all(s, o.bytes); finish(s); say("sctp", o.bytes, 0); }
+	else if (!strcmp(k, "sctp-in")) { int s = connected(SOCK_STREAM, IPPROTO_SCTP); ask(s); say("sctp", sizeof(struct request), read_all(s)); }
 	else if (!strcmp(k, "udp")) datagrams(connected(SOCK_DGRAM, 0), 0, "udp");
 	else if (!strcmp(k, "udp-unconnected")) datagrams(open_socket(SOCK_DGRAM, 0), 1, "udp");
 	else if (!strcmp(k, "udp-large")) { o.size = 8000; datagrams(open_socket(SOCK_DGRAM, 0), 1, "udp"); }
