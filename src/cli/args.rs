@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cli::{completions, flows, geo, lists, man, replay, run};
+use crate::cli::{check, completions, explain, fields, flows, geo, lists, man, replay, rules, run, schema};
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
 #[derive(Debug, Parser)]
@@ -16,6 +16,16 @@ pub struct Arguments {
 /// One variant a subcommand; each has its own file beside this one.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check rules and configuration: all errors, with line, column and advice
+    Check(check::Arguments),
+    /// Say what rules there are, what one says, and what each costs
+    Rules(rules::Arguments),
+    /// List what rules can match, group by and measure
+    Fields(fields::Arguments),
+    /// Say what a code of a finding means
+    Explain(explain::Arguments),
+    /// Print the JSON Schema of rule files, for editors
+    Schema(schema::Arguments),
     /// Say which network and country addresses are in
     Geo(geo::Arguments),
     /// Look into lists of networks, domains and AS numbers

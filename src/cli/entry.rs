@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::args::{Arguments, Command};
-use crate::cli::{completions, exit, flows, geo, lists, man, replay, run};
+use crate::cli::{check, completions, exit, explain, fields, flows, geo, lists, man, replay, rules, run, schema};
 
 /// The whole program; its value is the exit code.
 pub fn main() -> ExitCode {
@@ -14,6 +14,11 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
         Command::Flows(arguments) => flows::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Rules(arguments) => rules::run(arguments),
+        Command::Fields(arguments) => fields::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Geo(arguments) => geo::run(arguments),
         Command::Lists(arguments) => lists::run(arguments),

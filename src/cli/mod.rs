@@ -4,14 +4,19 @@ pub mod args;
 pub mod exit;
 pub mod terminal;
 
+mod check;
 mod completions;
 mod entry;
+mod explain;
+mod fields;
 mod flows;
 mod geo;
 mod input;
 mod lists;
 mod man;
 mod replay;
+mod rules;
 mod run;
+mod schema;
 
 pub use entry::main;

@@ -362,6 +362,7 @@ impl<'a> Compiler<'a> {
             written.insert(lowered.id.to_string(), Written { node: lowered.node, runs });
         }
         totals.files = self.files;
+        self.report.forget_repaired();
         self.report.sort();
         self.report.suppress();
         Compiled {
@@ -468,7 +469,7 @@ mod tests {
         );
         assert_eq!(
             complaints("lists:\n  a: {type: cidr, items: [$b]}\n  b: {type: cidr, items: [$a]}\n"),
-            ["R0225 3:28"]
+            ["R0225 3:27"]
         );
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::rule::catalogue::Code;
+use crate::rule::catalogue::{self, Code};
 
 /// A file's name and text, read by whoever may read files.
 #[derive(Debug, Clone)]
@@ -252,6 +252,20 @@ impl Report {
         self.diagnostics.dedup_by(|a, b| a.span == b.span && a.code.id == b.code.id && a.message == b.message);
     }
 
+    /// Takes out what was found in values that were repaired to read on: the repair is not what was meant.
+    pub fn forget_repaired(&mut self) {
+        let repaired: Vec<(u32, u32)> = self
+            .diagnostics
+            .iter()
+            .filter(|found| is_repaired(found))
+            .map(|found| (found.span.source, found.span.start))
+            .collect();
+        if !repaired.is_empty() {
+            self.diagnostics
+                .retain(|found| is_repaired(found) || !repaired.contains(&(found.span.source, found.span.start)));
+        }
+    }
+
     /// Takes out what a comment allows: `# egret:allow R0430 reason`, on the line or on the one above.
     pub fn suppress(&mut self) {
         let sources = std::mem::take(&mut self.sources);
@@ -330,6 +344,10 @@ pub fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> O
         .filter(|(distance, word)| *distance <= limit && *word != written)
         .min_by(|a, b| a.cmp(b))
         .map(|(_, word)| word)
+}
+
+fn is_repaired(found: &Diagnostic) -> bool {
+    *found.code == catalogue::LEADING_STAR || *found.code == catalogue::RESERVED_START
 }
 
 fn allowed(source: &Source, found: &Diagnostic) -> bool {

@@ -124,6 +124,12 @@ impl Kind {
         }
     }
 
+    /// The word for it with its article: `an ip`.
+    pub fn with_article(self) -> String {
+        let name = self.name();
+        if name == "ip" { format!("an {name}") } else { format!("a {name}") }
+    }
+
     /// What can be asked of it, the meaning of a bare value first.
     pub fn operators(self) -> Vec<&'static Operator> {
         let names: &[&str] = match self {

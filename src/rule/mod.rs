@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod compile;
+pub mod cost;
 pub mod diagnose;
 pub mod kind;
 pub mod literal;

@@ -61,6 +61,11 @@ pub fn places(paths: &[PathBuf]) -> Result<Places, LoadError> {
     databases.collect::<Result<_, _>>().map(Places::new)
 }
 
+/// The bytes of a list's file.
+pub fn list_bytes(path: &Path) -> Result<Vec<u8>, LoadError> {
+    read(path, MAX_LIST_BYTES)
+}
+
 /// Reads a whole file, a pipe included, of at most `limit` bytes.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let mut bytes = Vec::new();

@@ -98,13 +98,13 @@ impl Compiler<'_> {
         };
         let list = self.known_list(name)?;
         if !list.kind.fits(kind) {
-            let wanted = kind.name();
+            let wanted = kind.with_article();
             let found = Diagnostic::new(
                 &code::LIST_TYPE,
                 span,
-                format!("`${name}` is a list of type {}, and `{field}` is a {wanted}", list.kind.name()),
+                format!("`${name}` is a list of type {}, and `{field}` is {wanted}", list.kind.name()),
             )
-            .label(format!("a {wanted} is needed"))
+            .label(format!("{wanted} is needed"))
             .related(definition.span, format!("a list of type {}", list.kind.name()));
             self.push(found);
             return None;

@@ -322,7 +322,7 @@ impl Compiler<'_> {
             Some(meant) => found.help(format!("did you mean `{meant}`?")).fix(span, meant),
             None => found.suggest(name, names.iter().copied()),
         };
-        self.push(found.help(format!("operators of a {}: {}", kind.name(), names.join(", "))));
+        self.push(found.help(format!("operators of {}: {}", kind.with_article(), names.join(", "))));
     }
 
     fn quantified(&mut self, field: Field, name: &str, node: &Node) -> Option<Condition> {

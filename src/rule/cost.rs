@@ -1,0 +1,143 @@
+//! What a rule can cost: memory for its groups, time for its tests.
+//!
+//! Estimates, on the high side; `egret rules cost` prints them.
+
+use std::time::Duration;
+
+use crate::rule::{Clause, Condition, Metric, Pattern, Rule, TextPattern, Trigger};
+
+/// What one rule can cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes of state for one group whose windows are full.
+    pub bytes_per_group: u64,
+    /// Groups held at once.
+    pub max_groups: u64,
+    /// Buckets of all windows of one group.
+    pub buckets: u64,
+    /// Tests in the condition and its exceptions.
+    pub tests: u64,
+    /// Regular expressions among them.
+    pub regexes: u64,
+    /// Time to test one flow when its owner becomes known.
+    pub nanoseconds_per_flow: u64,
+}
+
+impl Cost {
+    /// The cost of a rule.
+    pub fn of(rule: &Rule) -> Self {
+        let mut cost = Self { max_groups: rule.limits.max_groups as u64, bytes_per_group: GROUP, ..Self::default() };
+        if rule.group_by.is_empty() {
+            cost.max_groups = 1;
+        }
+        match &rule.trigger {
+            Trigger::When(when) => cost.add_clauses(&when.all),
+            Trigger::Each => {}
+            Trigger::FirstSeen(_) => (cost.bytes_per_group, cost.max_groups) = (16, MAX_SEEN),
+            Trigger::Baseline(baseline) => {
+                let cells = match baseline.season {
+                    crate::rule::Season::None => 1,
+                    crate::rule::Season::HourOfDay => 24,
+                    crate::rule::Season::HourOfWeek => 168,
+                };
+                let kept = baseline.history.as_secs() / baseline.bucket.as_secs().max(1);
+                cost.bytes_per_group += 8 * kept.max(cells);
+            }
+            Trigger::Budget(_) => cost.bytes_per_group += 16,
+        }
+        cost.add_condition(&rule.condition);
+        for exception in &rule.exceptions {
+            cost.add_condition(&exception.condition);
+        }
+        cost
+    }
+
+    /// Memory when every group is there.
+    pub fn max_bytes(&self) -> u64 {
+        self.bytes_per_group.saturating_mul(self.max_groups)
+    }
+
+    /// The cost and the exactness of the rule's windows in words.
+    pub fn explain(&self, rule: &Rule) -> Vec<String> {
+        let mut lines = vec![format!(
+            "at most {} in {} groups ({} B each), {} tests with {} regular expressions, about {} ns a flow",
+            crate::units::Bytes(self.max_bytes()),
+            self.max_groups,
+            self.bytes_per_group,
+            self.tests,
+            self.regexes,
+            self.nanoseconds_per_flow,
+        )];
+        if let Trigger::When(when) = &rule.trigger {
+            let extra = bucket(when.window);
+            lines.push(format!(
+                "a sum covers all of the last {} and at most {} more",
+                crate::rule::summary::duration(when.window),
+                crate::rule::summary::duration(extra),
+            ));
+        }
+        lines
+    }
+
+    fn add_clauses(&mut self, clauses: &[Clause]) {
+        for clause in clauses {
+            match clause {
+                Clause::Threshold(threshold) => {
+                    self.add_window(&threshold.metric, threshold.window, threshold.comparison.limit().as_f64())
+                }
+                Clause::Spike(spike) => {
+                    self.add_window(&spike.metric, spike.window, 0.0);
+                    self.add_window(&spike.past, spike.offset + spike.past_window, 0.0);
+                }
+                Clause::Any(parts) | Clause::All(parts) => self.add_clauses(parts),
+            }
+        }
+    }
+
+    fn add_window(&mut self, metric: &Metric, window: Duration, limit: f64) {
+        match metric {
+            Metric::Connections | Metric::ConnectionsFailed | Metric::Distinct(_) | Metric::DnsDistinctNames => {
+                // The limit and one more are kept, each with its time.
+                let kept = (limit.max(0.0) as u64).saturating_add(1).min(MAX_EXACT);
+                self.bytes_per_group += kept * 24;
+            }
+            _ => {
+                let buckets = window.as_secs() / bucket(window).as_secs().max(1) + 1;
+                self.buckets += buckets;
+                self.bytes_per_group += buckets * 8;
+            }
+        }
+    }
+
+    fn add_condition(&mut self, condition: &Condition) {
+        condition.for_each_test(&mut |test| {
+            self.tests += 1;
+            self.nanoseconds_per_flow += match &test.pattern {
+                Pattern::Exists => 5,
+                Pattern::Number(_) => 10,
+                Pattern::Address(_) => 40,
+                Pattern::Domain(_) => 60,
+                Pattern::Text(texts) | Pattern::User { names: texts, .. } => {
+                    let regexes =
+                        texts.patterns().iter().filter(|pattern| matches!(pattern, TextPattern::Regex(_))).count()
+                            as u64;
+                    self.regexes += regexes;
+                    20 + regexes * 150 + (texts.patterns().len() as u64 - regexes) * 10
+                }
+            };
+        });
+    }
+}
+
+/// The length of a window's buckets at ticks of one second.
+pub fn bucket(window: Duration) -> Duration {
+    Duration::from_secs(crate::window::Span::of(window.as_secs()).width)
+}
+
+/// What a group costs before its windows.
+const GROUP: u64 = 160;
+/// Distinct values and starts are kept one by one up to this.
+const MAX_EXACT: u64 = 4_096;
+
+/// Tuples that the first-seen table holds.
+const MAX_SEEN: u64 = 1 << 20;
