@@ -13,4 +13,5 @@ mod live_resolve;
 mod look_ups;
 mod names;
 mod places;
+mod property;
 mod support;

@@ -382,6 +382,8 @@ impl<X: Default> FlowTable<X> {
             };
             let due = hot.last.after(wait);
             if due <= now && hot.flags & DIRTY == 0 {
+                // It may stand in the queue a second time.
+                self.unlink(id.index);
                 ended.push(Ended { id, reason });
                 continue;
             }

@@ -158,6 +158,17 @@ impl Layout {
         self.tracks[window.track][window.window]
     }
 
+    /// How many sums there are: one for each window and column.
+    pub fn places(&self) -> usize {
+        self.tracks.iter().map(Vec::len).sum::<usize>() * self.columns.len()
+    }
+
+    /// The place of a window's sum of a column among all sums.
+    pub fn place(&self, window: WindowRef, column: usize) -> usize {
+        let before: usize = self.tracks.iter().take(window.track).map(Vec::len).sum();
+        (before + window.window) * self.columns.len() + column
+    }
+
     /// Whether another layout differs only in how many values are kept.
     pub fn same_shape(&self, other: &Self) -> bool {
         let shape = |layout: &Self| {

@@ -1,7 +1,8 @@
 //! The groups of one slice of traffic, each with its gauges; bounded.
 //!
-//! When the series is full the lightest group leaves and the newcomer
-//! inherits its sums as a possible error (Space-Saving, Metwally et al. 2005).
+//! When the series is full the lightest group leaves, and a newcomer inherits
+//! the largest sums that left within the window as a possible error
+//! (Space-Saving, Metwally et al. 2005, made to slide).
 //! A group with more than one part in `max_groups` of the bytes is certain to
 //! be held, whatever keys an attacker invents. Pinned groups (those that fire)
 //! never leave.
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use crate::window::{Addition, Gauges, Layout, Tick, WindowRef};
+use crate::window::{Addition, Gauges, Layout, Span, Tick, WindowRef};
 
 /// Groups by key. `X` is what the rules keep with a group.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct Series<K, X> {
     lightest: BinaryHeap<Reverse<(u64, GroupId)>>,
     /// When to look whether a group is empty.
     expiry: BTreeMap<Tick, Vec<GroupId>>,
+    evicted: Evicted,
     weighed_at: Tick,
     heap_bytes: usize,
     statistics: SeriesStatistics,
@@ -71,12 +73,22 @@ struct Slot<K, X> {
     group: Option<Group<K, X>>,
 }
 
-/// The sums of the group whose place this one took: the most by which its own may be too low.
+/// The most by which a group's own sums may be too low: it may have been here
+/// before and have been evicted.
 #[derive(Debug)]
 struct Inherited {
     at: Tick,
-    /// For each ring and window the sums of its columns.
-    sums: Vec<Vec<Vec<u64>>>,
+    /// The sums of all windows; see [`Layout::place`].
+    sums: Box<[u64]>,
+}
+
+/// The largest sums that were evicted within the last window: in two turns, so
+/// that it covers at least one window and at most two.
+#[derive(Debug, Default)]
+struct Evicted {
+    turn: Tick,
+    current: Option<Box<[u64]>>,
+    previous: Option<Box<[u64]>>,
 }
 
 impl<K, X> Group<K, X> {
@@ -98,6 +110,7 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
             hasher: foldhash::fast::RandomState::default(),
             lightest: BinaryHeap::new(),
             expiry: BTreeMap::new(),
+            evicted: Evicted::default(),
             weighed_at: 0,
             heap_bytes: 0,
             statistics: SeriesStatistics::default(),
@@ -129,7 +142,11 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
             return Some(GroupId { slot, serial: self.groups[slot as usize].serial });
         }
         let full = self.statistics.groups >= self.max_groups || room == Room::None;
-        let error = if full { Some(Box::new(self.evict(now)?)) } else { None };
+        if full {
+            self.evict(now)?;
+        }
+        let sums = self.evicted.sums(now, self.layout.longest());
+        let error = sums.map(|sums| Box::new(Inherited { at: now, sums }));
         let group = Group { key, gauges: Gauges::new(&self.layout), extension: X::default(), error, pins: 0 };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -151,7 +168,7 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
         let id = GroupId { slot, serial: self.groups[slot as usize].serial };
         self.expiry.entry(now + self.layout.longest() + 1).or_default().push(id);
         if full {
-            let weight = self.weight(id);
+            let weight = self.weight(id, now);
             self.lightest.push(Reverse((weight, id)));
         }
         Some(id)
@@ -206,7 +223,7 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
         if let Some(group) = self.group_mut(id) {
             group.pins = group.pins.saturating_sub(1);
             self.expiry.entry(now + 1).or_default().push(id);
-            let weight = self.weight(id);
+            let weight = self.weight(id, now);
             self.lightest.push(Reverse((weight, id)));
         }
     }
@@ -214,11 +231,11 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
     /// By how much a window's sum may be too low, because the group took another's place.
     pub fn error(&self, id: GroupId, now: Tick, window: WindowRef, column: usize) -> u64 {
         let Some(inherited) = self.group(id).and_then(|group| group.error.as_ref()) else { return 0 };
-        if inherited.at + self.layout.span(window).length + self.layout.span(window).width <= now {
+        let Span { length, width } = self.layout.span(window);
+        if inherited.at + length + width <= now {
             return 0;
         }
-        let sums = inherited.sums.get(window.track).and_then(|track| track.get(window.window));
-        sums.and_then(|sums| sums.get(column)).copied().unwrap_or(0)
+        inherited.sums.get(self.layout.place(window, column)).copied().unwrap_or(0)
     }
 
     /// Lets empty groups leave.
@@ -275,12 +292,12 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
         Some(group)
     }
 
-    /// Removes the lightest group that is not pinned, and gives what its successor inherits.
-    fn evict(&mut self, now: Tick) -> Option<Inherited> {
+    /// Removes the lightest group that is not pinned, and notes what it had.
+    fn evict(&mut self, now: Tick) -> Option<()> {
         if self.weighed_at + self.layout.longest() / REWEIGHINGS <= now {
             // Weights have fallen since, as buckets left.
             self.weighed_at = now;
-            self.lightest = self.ids().map(|id| Reverse((self.weight(id), id))).collect();
+            self.lightest = self.ids().map(|id| Reverse((self.weight(id, now), id))).collect();
         }
         while let Some(Reverse((known, id))) = self.lightest.pop() {
             let Some(group) = self.advance(id, now, Duration::ZERO) else { continue };
@@ -288,40 +305,70 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
                 // Unpinning puts it back.
                 continue;
             }
-            let weight = self.weight(id);
+            let weight = self.weight(id, now);
             if weight > known {
                 self.lightest.push(Reverse((weight, id)));
                 continue;
             }
-            let inherited = self.inherited_from(id, now);
+            let sums = self.possible_sums(id, now);
+            self.evicted.note(now, self.layout.longest(), sums);
             self.remove(id);
             self.statistics.evicted += 1;
-            return Some(inherited);
+            return Some(());
         }
         self.statistics.refused += 1;
         None
     }
 
-    /// How heavy a group is: the first column over the first ring's longest window, with its possible error.
-    fn weight(&self, id: GroupId) -> u64 {
+    /// How heavy a group is: the first column over the longest window, with its possible error.
+    fn weight(&self, id: GroupId, now: Tick) -> u64 {
         let Some(group) = self.group(id) else { return 0 };
         let window = WindowRef { track: self.layout.tracks.len().saturating_sub(1), window: 0 };
-        let inherited = group.error.as_ref().and_then(|error| error.sums.get(window.track)?.first()?.first());
-        group.gauges.sum(&self.layout, window, 0).saturating_add(inherited.copied().unwrap_or(0))
+        group.gauges.sum(&self.layout, window, 0).saturating_add(self.error(id, now, window, 0))
     }
 
-    fn inherited_from(&self, id: GroupId, now: Tick) -> Inherited {
-        let Some(group) = self.group(id) else { return Inherited { at: now, sums: Vec::new() } };
-        let sums = self.layout.tracks.iter().enumerate().map(|(track, spans)| {
-            let windows = (0..spans.len()).map(|window| {
-                let window = WindowRef { track, window };
-                let sum = |column| group.gauges.sum(&self.layout, window, column);
-                let columns = 0..self.layout.columns.len();
-                columns.map(|column| sum(column).saturating_add(self.error(id, now, window, column))).collect()
-            });
-            windows.collect()
-        });
-        Inherited { at: now, sums: sums.collect() }
+    /// Every sum of a group, with its possible error.
+    fn possible_sums(&self, id: GroupId, now: Tick) -> Box<[u64]> {
+        let Some(group) = self.group(id) else { return Box::default() };
+        let mut sums = vec![0; self.layout.places()].into_boxed_slice();
+        for (track, spans) in self.layout.tracks.iter().enumerate() {
+            for window in (0..spans.len()).map(|window| WindowRef { track, window }) {
+                for column in 0..self.layout.columns.len() {
+                    let own = group.gauges.sum(&self.layout, window, column);
+                    let sum = own.saturating_add(self.error(id, now, window, column));
+                    sums[self.layout.place(window, column)] = sum;
+                }
+            }
+        }
+        sums
+    }
+}
+
+impl Evicted {
+    fn note(&mut self, now: Tick, length: Tick, sums: Box<[u64]>) {
+        self.turn(now, length);
+        match &mut self.current {
+            Some(largest) => largest.iter_mut().zip(sums).for_each(|(largest, sum)| *largest = (*largest).max(sum)),
+            None => self.current = Some(sums),
+        }
+    }
+
+    /// The largest of the last window; `None` where nothing was evicted.
+    fn sums(&mut self, now: Tick, length: Tick) -> Option<Box<[u64]>> {
+        self.turn(now, length);
+        match (&self.current, &self.previous) {
+            (Some(one), Some(other)) => Some(one.iter().zip(other).map(|(one, other)| *one.max(other)).collect()),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        }
+    }
+
+    fn turn(&mut self, now: Tick, length: Tick) {
+        let turn = now / length.max(1);
+        if turn != self.turn {
+            let ended = self.current.take();
+            self.previous = ended.filter(|_| turn == self.turn + 1);
+            self.turn = turn;
+        }
     }
 }
 
