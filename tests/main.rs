@@ -11,6 +11,7 @@ mod live_kernel;
 mod live_receivers;
 mod live_resolve;
 mod look_ups;
+mod name_readers;
 mod names;
 mod places;
 mod property;
