@@ -10,13 +10,14 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::attribution::{FlowRecord, ProcessKey};
+use crate::attribution::ProcessKey;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments};
 use crate::cli::terminal;
 use crate::config::Settings;
 use crate::engine::{self, Engine, Output, Records};
 use crate::flow::FlowKey;
+use crate::names::FlowRecord;
 use crate::rule::RuleSet;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::control;

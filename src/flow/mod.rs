@@ -14,4 +14,6 @@ pub use end_reason::FlowEndReason;
 pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
-pub use table::{Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SourceCount};
+pub use table::{
+    Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount,
+};
