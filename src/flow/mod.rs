@@ -3,6 +3,7 @@
 //! Pure. Bounded: what does not fit is counted.
 
 mod counters;
+mod duplicates;
 mod end_reason;
 mod key;
 mod losses;
@@ -10,6 +11,7 @@ mod state;
 mod table;
 
 pub use counters::Counters;
+pub use duplicates::Duplicates;
 pub use end_reason::FlowEndReason;
 pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
 pub use losses::CaptureLosses;

@@ -518,10 +518,7 @@ impl<X: Default> FlowTable<X> {
             }
         };
         let hot = &mut self.hot[index];
-        let out = match packet.direction {
-            Some(way) => way == FrameDirection::Out,
-            None => hot.key.local == packet.five_tuple.source,
-        };
+        let out = hot.key.local == packet.five_tuple.source;
         hot.last = hot.last.max(packet.timestamp);
         if !hot.add(out, packet) {
             self.spilled.entry(index).or_default().add(&counters_of(out, packet));
