@@ -355,6 +355,11 @@ impl Engine {
         statistics
     }
 
+    /// What the engine was told once.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The rules at work.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules

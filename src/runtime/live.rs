@@ -7,12 +7,13 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select_biased, tick};
+use smallvec::{SmallVec, smallvec};
 use tracing::{debug, warn};
 
 use crate::capture::live::Batch;
 use crate::engine::{Engine, Output};
-use crate::flow::CaptureLosses;
-use crate::packet::{Fragments, Packet, decode};
+use crate::flow::{CaptureLosses, LocalAddresses};
+use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::Service;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
@@ -25,6 +26,7 @@ pub struct Live {
     source: Source,
     resolver: Option<Service>,
     clock: SystemClock,
+    local: LocalAddresses,
     fragments: Fragments,
     undecoded: u64,
     /// Owner look-ups that found no room.
@@ -41,11 +43,13 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 impl Live {
     /// Wires the parts together.
     pub fn new(engine: Engine, source: Source, resolver: Option<Service>, clock: SystemClock) -> Self {
+        let local = engine.settings().local.clone();
         Self {
             engine,
             source,
             resolver,
             clock,
+            local,
             fragments: Fragments::default(),
             undecoded: 0,
             unasked: 0,
@@ -105,11 +109,12 @@ impl Live {
 
     fn handle_batch(&mut self, batch: &Batch) {
         let skew = self.clock.skew();
+        let mut packets: Vec<Packet<'_>> = Vec::with_capacity(batch.len());
         for frame in batch.frames() {
             match decode(&frame, &mut self.fragments) {
                 Ok(packet) => {
                     let timestamp = self.clock.event_time(packet.timestamp, skew);
-                    self.engine.handle_packet(&Packet { timestamp, ..packet });
+                    packets.extend(self.sides(&Packet { timestamp, ..packet }));
                 }
                 Err(error) => {
                     self.undecoded += 1;
@@ -117,6 +122,21 @@ impl Live {
                 }
             }
         }
+        self.engine.handle_packets(&packets);
+    }
+
+    /// The packet as each socket of this host sees it. What one local socket
+    /// sends to another is captured once, and went out of the one and into the other.
+    fn sides<'a>(&self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
+        let tuple = &packet.five_tuple;
+        if packet.direction.is_some()
+            || !self.local.contains(tuple.source.address)
+            || !self.local.contains(tuple.destination.address)
+        {
+            return smallvec![*packet];
+        }
+        let way = |way| Packet { direction: Some(way), ..*packet };
+        smallvec![way(FrameDirection::Out), way(FrameDirection::In)]
     }
 
     fn drain(&mut self, perform: &mut impl FnMut(Output)) {
