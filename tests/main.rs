@@ -16,3 +16,4 @@ mod names;
 mod places;
 mod property;
 mod support;
+mod windows;
