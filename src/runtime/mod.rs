@@ -6,6 +6,5 @@ pub mod live;
 pub mod load;
 pub mod offline;
 pub mod privilege;
-pub mod rules;
 pub mod source;
 pub mod watch;
