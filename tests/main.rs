@@ -5,6 +5,7 @@ mod accuracy;
 mod architecture;
 mod captures;
 mod delivery;
+mod list_update;
 mod lists;
 #[cfg(feature = "ebpf")]
 mod live_kernel;

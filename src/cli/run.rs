@@ -14,6 +14,7 @@ use crate::config::{RuleSource, Settings};
 use crate::dispatch::{Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::load;
 use crate::runtime::watch::Watch;
 use crate::runtime::{control, privilege};
 
@@ -46,7 +47,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     let clock = SystemClock::start();
     let (sender, receiver) = control::from_signals().context("cannot handle signals")?;
-    let engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
+    let mut engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
+    engine.replace_places(Arc::new(load::places(&settings.databases)?));
     let mut live = input::open_live(&settings, engine, clock)?;
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
     let context = Context { origin, clock: Arc::new(move || clock.wall()) };
@@ -90,17 +92,23 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
 }
 
 fn watch(settings: &Settings, control: crossbeam_channel::Sender<control::Control>) -> Option<Watch> {
-    let RuleSource::Paths(paths) = &settings.rules else { return None };
-    match Watch::start(paths, control) {
+    let mut paths = settings.databases.clone();
+    if let RuleSource::Paths(rules) = &settings.rules {
+        paths.extend(rules.iter().cloned());
+    }
+    if paths.is_empty() {
+        return None;
+    }
+    match Watch::start(&paths, control) {
         Ok(watch) => Some(watch),
         Err(error) => {
-            warn!(%error, "rule files are not watched; SIGHUP still reads them again");
+            warn!(%error, "rule files and databases are not watched; SIGHUP still reads them again");
             None
         }
     }
 }
 
-/// Takes the new rules if all of them can be used; else the old ones stay.
+/// Takes the new rules if all of them can be used, else the old ones stay; and so the databases.
 fn reload(engine: &mut Engine, settings: &Settings) {
     let outputs = settings.dispatch.outputs.keys().cloned().collect();
     match input::rules(&settings.rules, Some(outputs)) {
@@ -109,5 +117,9 @@ fn reload(engine: &mut Engine, settings: &Settings) {
             engine.replace_rules(rules);
         }
         Err(error) => error!(%error, "the old rules stay in force"),
+    }
+    match load::places(&settings.databases) {
+        Ok(places) => engine.replace_places(Arc::new(places)),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod fetch;
 pub mod live;
 pub mod load;
 pub mod offline;
