@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::read;
-use crate::dispatch::settings::{OutputSettings, RoutingSettings};
+use crate::dispatch::settings::{InhibitSettings, OutboxSettings, OutputSettings, RoutingSettings};
 use crate::rule::diagnose::{Report, Source};
 
 /// `/etc/egret/egret.yaml`. Every key may be absent.
@@ -32,6 +32,10 @@ pub struct ConfigFile {
     pub outputs: Option<BTreeMap<String, OutputSettings>>,
     /// Who gets what.
     pub routing: RoutingSettings,
+    /// Alerts that keep others quiet.
+    pub inhibit: Vec<InhibitSettings>,
+    /// How much waits on disk.
+    pub outbox: OutboxSettings,
 }
 
 /// `capture:`

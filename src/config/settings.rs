@@ -85,7 +85,19 @@ impl Settings {
 
     /// The settings that a file means.
     pub fn of(file: ConfigFile) -> Self {
-        let ConfigFile { capture, rules, state_dir, host, engine, names, lists, outputs, routing } = file;
+        let ConfigFile {
+            capture,
+            rules,
+            state_dir,
+            host,
+            engine,
+            names,
+            lists,
+            outputs,
+            routing,
+            inhibit,
+            outbox,
+        } = file;
         let defaults = CaptureSettings::default();
         Self {
             source: capture.source.unwrap_or_default(),
@@ -104,7 +116,12 @@ impl Settings {
             databases: names.databases,
             max_names: names.max_names.unwrap_or(MAX_NAMES),
             lists: lists.into_iter().map(|(name, list)| (name, ListSettings::of(list))).collect(),
-            dispatch: DispatchSettings { outputs: outputs.unwrap_or_else(DispatchSettings::standard_output), routing },
+            dispatch: DispatchSettings {
+                outputs: outputs.unwrap_or_else(DispatchSettings::standard_output),
+                routing,
+                inhibit,
+                outbox,
+            },
         }
     }
 }
