@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
+use crate::alert::Ledger;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments};
 use crate::cli::terminal;
@@ -17,6 +18,8 @@ use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::load;
 use crate::runtime::watch::Watch;
 use crate::runtime::{control, privilege};
+use crate::store::{Store, StoreLimits};
+use crate::time::Timestamp;
 
 /// What `egret run` takes.
 #[derive(Debug, clap::Args)]
@@ -51,7 +54,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     engine.replace_places(Arc::new(load::places(&settings.databases)?));
     let mut live = input::open_live(&settings, engine, clock)?;
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
-    let context = Context { origin, clock: Arc::new(move || clock.wall()) };
+    let ledger = ledger(&settings, clock.wall());
+    let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
     let _watch = watch(&settings, sender);
     terminal::note(&format!(
@@ -77,6 +81,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         error!(output, given_up = status.given_up(), waiting = status.waiting, "not everything was delivered");
     }
     Ok(Exit::Fine)
+}
+
+/// The store of the state directory. Without one alerts are delivered all the same; only a crash loses them.
+fn ledger(settings: &Settings, now: Timestamp) -> Option<Box<dyn Ledger>> {
+    let limits = StoreLimits { max_bytes: settings.dispatch.outbox.max_bytes };
+    match Store::open(&settings.state_dir, limits, now) {
+        Ok(store) => Some(Box::new(store)),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            warn!(error = format!("{error:#}"), "nothing is kept on disk: a crash would lose alerts on their way");
+            None
+        }
+    }
 }
 
 fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
