@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use egret::attribution::{ExecutableKind, FlowUpdate, Process, ProcessKey};
-use egret::capture::ebpf::{FirstPayload, Settings, Source};
+use egret::capture::FirstPayload;
+use egret::capture::ebpf::{Settings, Source};
 use egret::flow::{CaptureLosses, Direction, FlowEndReason, FlowState};
 use egret::packet::FrameDirection;
 use egret::time::Timestamp;

@@ -20,12 +20,13 @@ use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::{ClockId, Timespec};
 
-use crate::attribution::{Attribution, FlowUpdate, ProcessKey};
+use crate::attribution::{FlowUpdate, ProcessKey};
+use crate::capture::{CountBatch, FirstPayload};
 use crate::flow::{CaptureLosses, Counters, Direction, FlowEndReason, FlowKey, FlowState, Namespace, Scope};
 use crate::packet::{Endpoint, FrameDirection, Protocol};
 use crate::time::Timestamp;
@@ -72,34 +73,6 @@ pub struct Source {
     buffers: Buffers,
 }
 
-/// What one reading brought.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Counts by flow and owner.
-    pub updates: Vec<FlowUpdate>,
-    /// DNS messages and first payloads, to learn names from.
-    pub payloads: Vec<FirstPayload>,
-    /// Processes that used the network and ended.
-    pub exits: Vec<ProcessKey>,
-    /// What was lost, as totals since the start.
-    pub losses: CaptureLosses,
-}
-
-/// The beginning of a payload that may tell a name.
-#[derive(Debug, Clone)]
-pub struct FirstPayload {
-    /// The flow it passed on.
-    pub key: FlowKey,
-    /// Which way it went.
-    pub direction: FrameDirection,
-    /// Whose flow it is.
-    pub attribution: Attribution,
-    /// When it passed.
-    pub timestamp: Timestamp,
-    /// What follows the transport header, at most 2,048 bytes.
-    pub bytes: Vec<u8>,
-}
-
 struct Buffers {
     iterator: Vec<u8>,
     keys: Vec<Key>,
@@ -108,7 +81,7 @@ struct Buffers {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cgroup: None, names: true, packet_sockets: true, check_owner: true, tick: Duration::from_secs(1) }
+        Self { cgroup: None, names: true, packet_sockets: true, check_owner: true, tick: Duration::from_millis(250) }
     }
 }
 
@@ -192,25 +165,32 @@ impl Source {
 
     /// Reads everything that was counted since the last call, each byte
     /// exactly once, and what happened meanwhile.
-    pub fn poll(&mut self, now: Timestamp) -> io::Result<Batch> {
-        let begun = Instant::now();
+    pub fn poll(&mut self, now: Timestamp) -> io::Result<CountBatch> {
+        let begun = cpu_time();
         self.take_events();
-        let mut updates = Vec::new();
-        self.read_sockets(now, &mut updates)?;
-        self.read_flows(now, &mut updates)?;
-        self.read_overflow(now, &mut updates);
+        let closed = std::mem::take(&mut self.closed);
+        let mut counted = Vec::new();
+        self.read_sockets(&mut counted)?;
+        self.read_flows(&mut counted)?;
+        self.read_overflow(&mut counted);
+        // A process is reported before its first byte is counted: only now are
+        // the owners of all these bytes there. Sockets that closed meanwhile
+        // wait for the next reading, which may still find bytes of theirs.
+        self.take_events();
+        let mut updates: Vec<FlowUpdate> = counted.iter().map(|(key, value)| self.update(key, value, now)).collect();
         // Last, so that nothing of a flow comes after its end.
-        for close in std::mem::take(&mut self.closed) {
+        for close in closed {
             updates.push(self.closing_update(&close, now));
         }
         self.owners.tick(now);
-        let batch = Batch {
+        let batch = CountBatch {
+            timestamp: now,
             updates,
             payloads: std::mem::take(&mut self.payloads),
             exits: std::mem::take(&mut self.exits),
             losses: self.losses(),
         };
-        self.last_drain = begun.elapsed();
+        self.last_drain = cpu_time().saturating_sub(begun);
         Ok(batch)
     }
 
@@ -241,7 +221,7 @@ impl Source {
     }
 
     /// Live, connected sockets: the iterator takes what each has counted.
-    fn read_sockets(&mut self, now: Timestamp, updates: &mut Vec<FlowUpdate>) -> io::Result<()> {
+    fn read_sockets(&mut self, counted: &mut Vec<(Key, Value)>) -> io::Result<()> {
         let mut file = sys::open_iterator(self.programs.iterator.as_fd())?;
         let mut buffer = std::mem::take(&mut self.buffers.iterator);
         let mut filled = 0;
@@ -258,7 +238,7 @@ impl Source {
             filled += read;
             let mut at = 0;
             while let Some(flow) = buffer.get(at..filled).and_then(record::read::<record::Flow>) {
-                updates.push(self.update(&flow.key, &flow.value, now));
+                counted.push((flow.key, flow.value));
                 at += size_of::<record::Flow>();
             }
             buffer.copy_within(at..filled, 0);
@@ -270,7 +250,7 @@ impl Source {
 
     /// Everything else: turn the programs to the other map, wait for those in
     /// flight, empty the first.
-    fn read_flows(&mut self, now: Timestamp, updates: &mut Vec<FlowUpdate>) -> io::Result<()> {
+    fn read_flows(&mut self, counted: &mut Vec<(Key, Value)>) -> io::Result<()> {
         let idle = (self.epoch & 1) as usize;
         self.epoch += 1;
         sys::update(self.programs.statistics.as_fd(), &record::EPOCH, &self.epoch)?;
@@ -284,9 +264,7 @@ impl Source {
             let Some(map) = self.programs.flows.get(idle) else { break Ok(()) };
             match sys::take_batch(map.as_fd(), place, &mut keys, &mut values) {
                 Ok((taken, next)) => {
-                    for (key, value) in keys.iter().zip(&values).take(taken) {
-                        updates.push(self.update(key, value, now));
-                    }
+                    counted.extend(keys.iter().copied().zip(values.iter().copied()).take(taken));
                     match next {
                         Some(next) => place = Some(next),
                         None => break Ok(()),
@@ -300,7 +278,7 @@ impl Source {
     }
 
     /// Totals by process, without destination: only there when the map was full.
-    fn read_overflow(&mut self, now: Timestamp, updates: &mut Vec<FlowUpdate>) {
+    fn read_overflow(&mut self, counted: &mut Vec<(Key, Value)>) {
         let overflowed = self.programs.statistic(record::FLOWS_FULL);
         if overflowed == self.overflowed {
             return;
@@ -313,7 +291,7 @@ impl Source {
                 let before = self.overflow.insert(owner, total).unwrap_or_default();
                 let value = Value::of(total.since(&before));
                 if value.count != Count::default() {
-                    updates.push(self.update(&Key::of_owner(owner), &value, now));
+                    counted.push((Key::of_owner(owner), value));
                 }
             }
             previous = Some(owner);
@@ -414,6 +392,12 @@ fn own_execution(programs: &Programs) -> Result<Execution, EbpfError> {
     let mut info = SocketInfo::default();
     sys::lookup(programs.sockets.as_fd(), &socket.as_raw_fd(), &mut info).map_err(failed)?;
     Ok(info.owner)
+}
+
+/// What this thread has used. Waiting for the programs in flight is not work.
+fn cpu_time() -> Duration {
+    let clock = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(clock.tv_sec.cast_unsigned(), u32::try_from(clock.tv_nsec).unwrap_or(0))
 }
 
 /// Time since boot, sleep included, which is how the kernel dates a process.

@@ -181,7 +181,7 @@ mod tests {
         let file = writer.finish().unwrap();
         assert_eq!(length, file.len() as u64);
 
-        let mut reader = Reader::new(std::io::Cursor::new(file), Path::new("memory")).unwrap();
+        let mut reader = Reader::new(io::Cursor::new(file), Path::new("memory")).unwrap();
         let mut seen = 0;
         while let Some(batch) = reader.next_batch() {
             for record in batch {

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::{error, warn};
 
-use super::{Batch, Source};
+use super::Source;
 use crate::attribution::ProcessKey;
+use crate::capture::CountBatch;
 use crate::time::Timestamp;
 
 /// A source at work on a thread of its own. Dropping it ends the thread and
 /// takes the programs out of the kernel.
 pub struct Reader {
-    batches: Receiver<Batch>,
+    batches: Receiver<CountBatch>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     own: ProcessKey,
@@ -40,7 +41,7 @@ impl Reader {
     }
 
     /// Where the batches arrive, one a tick. It is closed after the last one.
-    pub fn batches(&self) -> &Receiver<Batch> {
+    pub fn batches(&self) -> &Receiver<CountBatch> {
         &self.batches
     }
 
@@ -75,7 +76,7 @@ impl fmt::Debug for Reader {
     }
 }
 
-fn read_all(mut source: Source, sender: &Sender<Batch>, stop: &AtomicBool, now: &dyn Fn() -> Timestamp) {
+fn read_all(mut source: Source, sender: &Sender<CountBatch>, stop: &AtomicBool, now: &dyn Fn() -> Timestamp) {
     let mut next = Instant::now() + source.interval();
     let mut complained = false;
     loop {
