@@ -7,13 +7,13 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select_biased, tick};
-use smallvec::{SmallVec, smallvec};
 use tracing::{debug, warn};
 
+use crate::alert::Notification;
+use crate::capture::CountBatch;
 use crate::capture::live::Batch;
 use crate::engine::{Engine, Output};
-use crate::flow::{CaptureLosses, LocalAddresses};
-use crate::packet::{Fragments, FrameDirection, Packet, decode};
+use crate::packet::{Fragments, Packet, decode};
 use crate::resolve::Service;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
@@ -26,7 +26,6 @@ pub struct Live {
     source: Source,
     resolver: Option<Service>,
     clock: SystemClock,
-    local: LocalAddresses,
     fragments: Fragments,
     undecoded: u64,
     /// Owner look-ups that found no room.
@@ -37,19 +36,20 @@ pub struct Live {
 /// How often the source's losses are read.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the source may take for its last reading.
+const LAST_READING: Duration = Duration::from_secs(5);
+
 /// How long the engine may sleep: a source that says nothing still has ticks.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
 impl Live {
     /// Wires the parts together.
     pub fn new(engine: Engine, source: Source, resolver: Option<Service>, clock: SystemClock) -> Self {
-        let local = engine.settings().local.clone();
         Self {
             engine,
             source,
             resolver,
             clock,
-            local,
             fragments: Fragments::default(),
             undecoded: 0,
             unasked: 0,
@@ -78,6 +78,10 @@ impl Live {
     ) {
         let heartbeat = tick(HEARTBEAT);
         let frames = self.source.batches();
+        let counts = self.source.counts();
+        if let Some(problem) = self.source.problem() {
+            perform(Output::Notification(Notification::of_problem(self.clock.now(), problem)));
+        }
         let answers = self.resolver.as_ref().map_or_else(never, |resolver| resolver.answers().clone());
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
             select_biased! {
@@ -97,11 +101,19 @@ impl Live {
                         break;
                     }
                 },
+                recv(counts) -> batch => match batch {
+                    Ok(batch) => self.handle_counts(&batch),
+                    Err(_) => {
+                        warn!("the kernel source has ended");
+                        break;
+                    }
+                },
                 recv(heartbeat) -> _ => self.engine.handle_timeout(self.clock.now()),
             }
             self.read_losses();
             self.drain(&mut perform);
         }
+        self.take_rest(&frames, &counts);
         self.engine.handle_timeout(self.clock.now());
         self.engine.finish();
         self.drain(&mut perform);
@@ -109,12 +121,11 @@ impl Live {
 
     fn handle_batch(&mut self, batch: &Batch) {
         let skew = self.clock.skew();
-        let mut packets: Vec<Packet<'_>> = Vec::with_capacity(batch.len());
         for frame in batch.frames() {
             match decode(&frame, &mut self.fragments) {
                 Ok(packet) => {
                     let timestamp = self.clock.event_time(packet.timestamp, skew);
-                    packets.extend(self.sides(&Packet { timestamp, ..packet }));
+                    self.engine.handle_packet(&Packet { timestamp, ..packet });
                 }
                 Err(error) => {
                     self.undecoded += 1;
@@ -122,21 +133,28 @@ impl Live {
                 }
             }
         }
-        self.engine.handle_packets(&packets);
     }
 
-    /// The packet as each socket of this host sees it. What one local socket
-    /// sends to another is captured once, and went out of the one and into the other.
-    fn sides<'a>(&self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
-        let tuple = &packet.five_tuple;
-        if packet.direction.is_some()
-            || !self.local.contains(tuple.source.address)
-            || !self.local.contains(tuple.destination.address)
-        {
-            return smallvec![*packet];
+    fn handle_counts(&mut self, batch: &CountBatch) {
+        for update in &batch.updates {
+            self.engine.handle_update(update);
         }
-        let way = |way| Packet { direction: Some(way), ..*packet };
-        smallvec![way(FrameDirection::Out), way(FrameDirection::In)]
+        self.engine.handle_losses(&batch.losses);
+    }
+
+    /// What the source has taken in before the end belongs to the run.
+    fn take_rest(&mut self, frames: &Receiver<Batch>, counts: &Receiver<CountBatch>) {
+        self.source.finish();
+        let until = Instant::now() + LAST_READING;
+        if self.source.needs_lookups() {
+            while let Ok(batch) = frames.recv_deadline(until) {
+                self.handle_batch(&batch);
+            }
+        } else {
+            while let Ok(batch) = counts.recv_deadline(until) {
+                self.handle_counts(&batch);
+            }
+        }
     }
 
     fn drain(&mut self, perform: &mut impl FnMut(Output)) {
@@ -153,7 +171,8 @@ impl Live {
             return;
         }
         self.losses_read = Instant::now();
-        let losses: CaptureLosses = self.source.losses();
-        self.engine.handle_losses(&losses);
+        if let Some(losses) = self.source.losses() {
+            self.engine.handle_losses(&losses);
+        }
     }
 }

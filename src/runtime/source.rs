@@ -1,15 +1,35 @@
 //! The live source in use: which one was asked for, which one it became, and why.
 
-use crossbeam_channel::Receiver;
+use std::collections::BTreeMap;
 
-use crate::capture::live::{Batch, Capture, CaptureSettings, LiveError};
+use crossbeam_channel::{Receiver, never};
+#[cfg(feature = "ebpf")]
+use tracing::info;
+use tracing::warn;
+
+use crate::alert::Problem;
+use crate::capture::CountBatch;
+use crate::capture::live::{ANY, Batch, Capture, CaptureSettings, LiveError};
 use crate::config::SourceKind;
 use crate::flow::CaptureLosses;
+use crate::rule::Severity;
+use crate::runtime::clock::SystemClock;
 
 /// An open live source.
 #[derive(Debug)]
 pub struct Source {
-    capture: Capture,
+    handle: Handle,
+    /// Why the kernel source is not used, where it was wanted.
+    fallback: Option<String>,
+}
+
+#[derive(Debug)]
+enum Handle {
+    /// Frames, whose owners are looked up.
+    Pcap(Capture),
+    /// Counts with owners.
+    #[cfg(feature = "ebpf")]
+    Kernel(crate::capture::ebpf::Reader),
 }
 
 /// Why no source could be opened.
@@ -18,6 +38,12 @@ pub enum SourceError {
     /// libpcap cannot capture.
     #[error(transparent)]
     Pcap(#[from] LiveError),
+    /// The kernel programs cannot be used.
+    #[error("the kernel source cannot be used: {reason}")]
+    Kernel {
+        /// Which need failed.
+        reason: String,
+    },
 }
 
 impl Source {
@@ -25,8 +51,25 @@ impl Source {
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub fn open(_kind: SourceKind, settings: &CaptureSettings) -> Result<Self, SourceError> {
-        Self::pcap(settings)
+    pub fn open(kind: SourceKind, settings: &CaptureSettings, clock: SystemClock) -> Result<Self, SourceError> {
+        let wants_frames = settings.filter.is_some() || settings.interfaces.iter().any(|name| name != ANY);
+        match kind {
+            SourceKind::Pcap => Self::pcap(settings),
+            SourceKind::Ebpf if wants_frames => Err(SourceError::Kernel { reason: ALL_INTERFACES.to_owned() }),
+            SourceKind::Ebpf => match kernel(clock) {
+                Ok(handle) => Ok(Self { handle, fallback: None }),
+                Err(reason) => Err(SourceError::Kernel { reason }),
+            },
+            // Not a fallback: an interface or a filter can only mean libpcap.
+            SourceKind::Auto if wants_frames => Self::pcap(settings),
+            SourceKind::Auto => match kernel(clock) {
+                Ok(handle) => Ok(Self { handle, fallback: None }),
+                Err(reason) => {
+                    warn!(%reason, "the kernel source cannot be used: capturing with libpcap, which may miss owners");
+                    Ok(Self { fallback: Some(reason), ..Self::pcap(settings)? })
+                }
+            },
+        }
     }
 
     /// Opens libpcap.
@@ -34,21 +77,94 @@ impl Source {
     /// # Errors
     /// Where the source cannot be opened.
     pub fn pcap(settings: &CaptureSettings) -> Result<Self, SourceError> {
-        Ok(Self { capture: Capture::open(settings)? })
+        Ok(Self { handle: Handle::Pcap(Capture::open(settings)?), fallback: None })
     }
 
-    /// Where frames arrive.
+    /// Where frames arrive; never, with a source that counts.
     pub fn batches(&self) -> Receiver<Batch> {
-        self.capture.batches().clone()
+        match &self.handle {
+            Handle::Pcap(capture) => capture.batches().clone(),
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(_) => never(),
+        }
     }
 
-    /// What was lost since the source was opened.
-    pub fn losses(&self) -> CaptureLosses {
-        self.capture.losses()
+    /// Where counts arrive; never, with a source that captures frames.
+    pub fn counts(&self) -> Receiver<CountBatch> {
+        match &self.handle {
+            Handle::Pcap(_) => never(),
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(reader) => reader.batches().clone(),
+        }
+    }
+
+    /// What was lost since the source was opened; `None` where the counts bring that.
+    pub fn losses(&self) -> Option<CaptureLosses> {
+        match &self.handle {
+            Handle::Pcap(capture) => Some(capture.losses()),
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(_) => None,
+        }
+    }
+
+    /// Whether frames come without owners, so that somebody has to look them up.
+    pub fn needs_lookups(&self) -> bool {
+        matches!(self.handle, Handle::Pcap(_))
+    }
+
+    /// Asks for what is there and no more; then the channel closes.
+    pub fn finish(&self) {
+        match &self.handle {
+            Handle::Pcap(capture) => capture.stop(),
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(reader) => reader.finish(),
+        }
     }
 
     /// The word for the source in the status.
     pub fn name(&self) -> &'static str {
-        "pcap"
+        match &self.handle {
+            Handle::Pcap(_) => "pcap",
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(_) => "ebpf",
+        }
+    }
+
+    /// Why the kernel source is not used, where it was wanted.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// The fallback as something that can be alerted on.
+    pub fn problem(&self) -> Option<Problem> {
+        let reason = self.fallback.as_ref()?;
+        Some(Problem {
+            id: "source-fallback",
+            severity: Severity::Medium,
+            summary: format!("the kernel source cannot be used, owners may be missed: {reason}"),
+            details: BTreeMap::from([("source", self.name().to_owned()), ("reason", reason.clone())]),
+            resolved: false,
+        })
     }
 }
+
+#[cfg(feature = "ebpf")]
+fn kernel(clock: SystemClock) -> Result<Handle, String> {
+    use crate::capture::ebpf::{Reader, Settings, Source};
+    use crate::runtime::clock::Clock;
+
+    let source = Source::open(&Settings::default(), clock.now()).map_err(|error| error.reason())?;
+    if let Some(limitation) = source.limitation() {
+        info!(%limitation, "the kernel source works with a limitation");
+    }
+    info!(sockets = source.seeded(), "the kernel source counts");
+    let reader = Reader::start(source, move || clock.now()).map_err(|error| error.to_string())?;
+    Ok(Handle::Kernel(reader))
+}
+
+#[cfg(not(feature = "ebpf"))]
+fn kernel(_clock: SystemClock) -> Result<Handle, String> {
+    Err("this program was built without it".to_owned())
+}
+
+const ALL_INTERFACES: &str = "it counts on every interface and knows no filter; name neither, or use the source pcap";

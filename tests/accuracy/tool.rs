@@ -57,7 +57,7 @@ impl Egret {
         let pid = process.pid();
         // The last thing that either source does is to attach its programs, or to open its packet socket.
         let ready = move || match name {
-            "egret ebpf" => descriptors(pid, "anon_inode:bpf_link").len() >= 8,
+            "egret ebpf" => descriptors(pid, "anon_inode:bpf_link").len() >= 9,
             _ => has_packet_socket(pid),
         };
         let outcome = wait::until("egret to watch", || {
