@@ -34,8 +34,6 @@ pub mod resolve;
 
 pub mod dispatch;
 
-pub mod store;
-
 pub mod config;
 
 pub mod runtime;

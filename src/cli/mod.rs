@@ -13,7 +13,6 @@ mod flows;
 mod geo;
 mod input;
 mod lists;
-mod logging;
 mod man;
 mod replay;
 mod rules;

@@ -2,8 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use crate::alert::Delivery;
-use crate::dispatch::notifier::{Notifier, NotifyError};
+use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
 use crate::time::Timestamp;
 
 /// Writes each delivery and a line end.

@@ -19,7 +19,6 @@ mod definition;
 mod evaluate;
 mod fact;
 mod field;
-mod index;
 mod metric;
 mod observation;
 mod pattern;

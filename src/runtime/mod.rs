@@ -2,10 +2,11 @@
 
 pub mod clock;
 pub mod control;
-pub mod fetch;
 pub mod live;
 pub mod load;
 pub mod offline;
 pub mod privilege;
+pub mod record;
+pub mod rules;
 pub mod source;
 pub mod watch;
