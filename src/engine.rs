@@ -52,6 +52,8 @@ pub struct Engine {
     now: Timestamp,
     /// The next tick to be made; none before the first input.
     next_tick: Option<Tick>,
+    /// The tick of the latest input.
+    last_input: Tick,
     /// The minute for which the schedules were looked up.
     schedule_minute: i64,
     statistics: Statistics,
@@ -108,6 +110,9 @@ pub struct RemoteFacts {
     pub application: Option<Application>,
 }
 
+/// Ticks without an input until the ticks grow longer: more than two hours.
+const SHORT_SILENCE: Tick = 8192;
+
 /// Questions kept for one tick. Further ones are counted in no window.
 const MAX_QUESTIONS: usize = 100_000;
 
@@ -134,6 +139,7 @@ impl Engine {
             health: Health::default(),
             now: Timestamp::EPOCH,
             next_tick: None,
+            last_input: 0,
             schedule_minute: i64::MIN,
             statistics: Statistics::default(),
         }
@@ -156,14 +162,14 @@ impl Engine {
     /// Counts a packet whose owner came with it.
     pub fn handle_owned_packet(&mut self, packet: &Packet<'_>, owner: &Attribution) {
         // A tick would sweep away an owner that no flow has taken yet.
-        self.advance_to(packet.timestamp);
+        self.hear_at(packet.timestamp);
         let slot = self.owners.slot(owner);
         self.observe(std::slice::from_ref(packet), slot);
     }
 
     /// Counts what a source counted by itself.
     pub fn handle_update(&mut self, update: &FlowUpdate) {
-        self.advance_to(update.timestamp);
+        self.hear_at(update.timestamp);
         let slot = self.owners.slot(&update.attribution);
         let count = SourceCount {
             counters: &update.counters,
@@ -320,7 +326,7 @@ impl Engine {
 
     fn observe(&mut self, mut packets: &[Packet<'_>], slot: OwnerSlot) {
         while let Some(first) = packets.first() {
-            self.advance_to(first.timestamp);
+            self.hear_at(first.timestamp);
             let end = self.tick_end();
             let same_tick = packets.iter().position(|packet| packet.timestamp >= end).unwrap_or(packets.len());
             let (now, later) = packets.split_at(same_tick.max(1));
@@ -362,6 +368,12 @@ impl Engine {
         self.outputs.push_back(Output::Lookup(Lookup { key, direction, first, last }));
     }
 
+    /// Makes every tick up to an input.
+    fn hear_at(&mut self, at: Timestamp) {
+        self.advance_to(at);
+        self.last_input = self.last_input.max(tick_of(at, self.settings.tick));
+    }
+
     /// Makes every tick up to a moment. Ticks at which nothing can change are passed over.
     fn advance_to(&mut self, at: Timestamp) {
         let length = self.settings.tick;
@@ -374,9 +386,18 @@ impl Engine {
         while next < waiting_for {
             self.now = self.now.max(moment(next, length));
             self.tick(next);
-            next = self.next_due(next + 1).unwrap_or(waiting_for).min(waiting_for);
+            let due = self.next_due(next + 1).map_or(waiting_for, |due| self.after_silence(due));
+            next = due.min(waiting_for);
             self.next_tick = Some(next);
         }
+    }
+
+    /// In a long silence the ticks grow longer, so that a capture whose clock
+    /// jumps by years ends: they stay under a thousandth of the silence.
+    fn after_silence(&self, due: Tick) -> Tick {
+        let silence = due.saturating_sub(self.last_input);
+        let step = (silence / SHORT_SILENCE).max(1).next_power_of_two();
+        self.last_input.saturating_add(silence.next_multiple_of(step))
     }
 
     /// The first tick from `next` on at which something can change by itself.
@@ -760,6 +781,24 @@ mod tests {
         let told = told(&mut engine);
         assert_eq!(told[0], (3, "alert.firing", "an unknown program sent 1.2 MB to 203.0.113.9 in 5s".to_owned()));
         assert_eq!(engine.statistics().unattributed_bytes, 1_200_000);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_a_century_stops_nothing() {
+        let life = Life { keep_firing_for: Duration::from_secs(7200), ..Life::default() };
+        let rule = Rule { life, ..rule() };
+        let mut engine = Engine::new(Settings::default(), Arc::new(RuleSet::new([Arc::new(rule)])));
+        engine.handle_owned_packet(&packet(100, 1_200_000), &curl());
+        let century = Timestamp::from_secs(100 * 365 * 86_400);
+        engine.handle_owned_packet(&Packet { timestamp: century, ..packet(0, 100) }, &curl());
+        let told: Vec<i64> = told(&mut engine).into_iter().map(|(second, ..)| second).collect();
+        let [1, resolved] = told[..] else { panic!("fired and resolved: {told:?}") };
+        assert!((7205..7220).contains(&resolved), "{resolved}");
+        for _ in 0..10_000 {
+            engine.handle_timeout(century.after(Duration::from_secs(86_400)));
+        }
+        assert_eq!(engine.after_silence(engine.last_input + 100), engine.last_input + 100);
+        assert_eq!(engine.after_silence(engine.last_input + 20_001), engine.last_input + 20_002);
     }
 
     #[test]
