@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cli::{check, completions, explain, fields, flows, geo, lists, man, replay, rules, run, schema};
+use crate::cli::{check, completions, explain, fields, flows, geo, lists, man, replay, rules, run, schema, test};
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ pub struct Arguments {
 pub enum Command {
     /// Check rules and configuration: all errors, with line, column and advice
     Check(check::Arguments),
+    /// Run the tests of rules, in virtual time
+    Test(test::Arguments),
     /// Say what rules there are, what one says, and what each costs
     Rules(rules::Arguments),
     /// List what rules can match, group by and measure

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::args::{Arguments, Command};
-use crate::cli::{check, completions, exit, explain, fields, flows, geo, lists, man, replay, rules, run, schema};
+use crate::cli::{check, completions, exit, explain, fields, flows, geo, lists, man, replay, rules, run, schema, test};
 
 /// The whole program; its value is the exit code.
 pub fn main() -> ExitCode {
@@ -15,6 +15,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::run(arguments),
         Command::Flows(arguments) => flows::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Test(arguments) => test::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),
         Command::Fields(arguments) => fields::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),

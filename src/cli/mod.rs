@@ -18,5 +18,6 @@ mod replay;
 mod rules;
 mod run;
 mod schema;
+mod test;
 
 pub use entry::main;

@@ -4,6 +4,7 @@
 //! the trees, and only then rules are lowered. A value therefore always knows
 //! the file and line that it came from, whoever set it.
 
+mod cases;
 mod keys;
 mod lint;
 mod lists;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use crate::rule::case::Case;
 use crate::rule::catalogue as code;
 use crate::rule::diagnose::{Diagnostic, Level, Report, Source, Span, narrow};
 use crate::rule::schema;
@@ -62,8 +64,8 @@ pub struct Compiled {
     pub report: Report,
     /// The rules as written, overrides and defaults applied, by id.
     pub written: BTreeMap<String, Written>,
-    /// The tests, as written.
-    pub tests: Vec<Node>,
+    /// The tests that can be run.
+    pub cases: Vec<Case>,
     /// The files of lists that were read or should have been.
     pub list_files: BTreeSet<String>,
     /// What lists and macros the rules use: (user, used).
@@ -340,6 +342,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn finish(mut self) -> Compiled {
+        let cases = self.cases();
         match self.options.lint {
             Lint::On => self.lint(),
             Lint::Off => self.report.diagnostics.retain(|found| found.level > Level::Info),
@@ -369,7 +372,7 @@ impl<'a> Compiler<'a> {
             rules: RuleSet::new(rules),
             report: self.report,
             written,
-            tests: self.tests,
+            cases,
             list_files: self.list_files,
             uses: self.uses,
         }

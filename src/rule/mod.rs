@@ -3,6 +3,7 @@
 //! Pure. A rule has three forms: as written (the YAML), as meant ([`Rule`])
 //! and as running (its windows). Only the first can be wrong.
 
+pub mod case;
 pub mod catalogue;
 pub mod compile;
 pub mod cost;
@@ -11,6 +12,7 @@ pub mod kind;
 pub mod literal;
 pub mod render;
 pub mod schema;
+pub mod sheet;
 pub mod technique;
 pub mod yaml;
 
@@ -42,4 +44,4 @@ pub use observation::{Host, Observation};
 pub use pattern::{Numbers, Pattern, TextPattern, Texts};
 pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
 pub use schedule::{Active, Schedule};
-pub use summary::Summary;
+pub use summary::{Summary, duration};

@@ -7,6 +7,7 @@ pub mod load;
 pub mod offline;
 pub mod privilege;
 pub mod record;
+pub mod rehearsal;
 pub mod rules;
 pub mod source;
 pub mod watch;
