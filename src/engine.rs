@@ -20,13 +20,13 @@ use self::health::Health;
 pub use self::settings::{Output, Owners, Records, Settings, Statistics};
 use self::watch::{Bound, Happened, Moment, Watch};
 use crate::alert::{Notification, Sighting};
-use crate::attribution::{Attribution, FlowRecord, FlowUpdate, Lookup, OwnerTable, PENDING, Process, UnknownReason};
+use crate::attribution::{Attribution, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason};
 use crate::flow::{
-    CaptureLosses, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable, OwnerSlot,
-    SourceCount,
+    CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
+    OwnerSlot, SourceCount,
 };
-use crate::names::{Application, DestinationName, Place};
-use crate::packet::Packet;
+use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
+use crate::packet::{FrameDirection, Packet};
 use crate::rule::{DnsQuery, Observation, OwnerRules, RuleSet, moment, ticks};
 use crate::time::Timestamp;
 use crate::window::{Room, Tick};
@@ -41,6 +41,8 @@ pub struct Engine {
     /// Grows when the rules change; flows are bound anew.
     epoch: u32,
     flows: FlowTable<Notes>,
+    names: Names,
+    places: Arc<Places>,
     owners: OwnerTable<OwnerNotes>,
     /// Flows whose owner is being looked up.
     pending: Vec<Waiting>,
@@ -72,6 +74,7 @@ struct Notes {
     failed: bool,
     application: Application,
     remote: Option<Arc<Remote>>,
+    names: FlowNames,
 }
 
 /// What is known of a flow's remote end.
@@ -125,12 +128,15 @@ impl Engine {
             active_timeout: settings.active_timeout,
         };
         let watches = rules.rules.iter().map(|rule| Watch::new(Arc::clone(rule), settings.tick)).collect();
+        let names = Names::new(settings.max_names);
         Self {
             settings,
             rules,
             watches,
             epoch: 1,
             flows: FlowTable::new(limits),
+            names,
+            places: Arc::default(),
             owners: OwnerTable::new(),
             pending: Vec::new(),
             questions: Vec::new(),
@@ -181,6 +187,46 @@ impl Engine {
         self.health.saw(update.counters.packets_out.0 + update.counters.packets_in.0);
         self.flows.observe_counters(&update.key, slot, &count, &self.settings.local);
         self.welcome_flows();
+    }
+
+    /// Counts what a source counted by itself since it last said so, and reads the payloads that it reports.
+    pub fn handle_updates(&mut self, updates: &[FlowUpdate], payloads: &[Payload<'_>]) {
+        // What was looked up names the flows that follow, and a name belongs to a flow that is known.
+        let (lookups, others): (Vec<&Payload<'_>>, Vec<_>) = payloads.iter().partition(|payload| payload.is_dns());
+        lookups.into_iter().for_each(|payload| self.handle_payload(payload));
+        updates.iter().for_each(|update| self.handle_update(update));
+        others.into_iter().for_each(|payload| self.handle_payload(payload));
+    }
+
+    /// Reads a payload of a flow that a source counts by itself.
+    pub fn handle_payload(&mut self, payload: &Payload<'_>) {
+        let slot = self.owners.slot(payload.attribution);
+        let Payload { key, way, timestamp, bytes, .. } = *payload;
+        let id = self.flows.find_key(key, slot).or_else(|| self.flows.find_all(key).first().copied());
+        let id = match id {
+            None if payload.is_dns() => {
+                let inbound = key.remote.port != 53;
+                let count = SourceCount {
+                    counters: &Counters::default(),
+                    direction: Some(if inbound { Direction::Inbound } else { Direction::Outbound }),
+                    state: FlowState::New,
+                    ended: false,
+                    timestamp,
+                };
+                let id = self.flows.observe_counters(key, slot, &count, &self.settings.local);
+                self.welcome_flows();
+                id
+            }
+            id => id,
+        };
+        if let Some(id) = id {
+            self.read_payload(id, way, 0, bytes, timestamp);
+        }
+    }
+
+    /// Asks these databases from here on.
+    pub fn replace_places(&mut self, places: Arc<Places>) {
+        self.places = places;
     }
 
     /// Takes the answer to a [`Lookup`].
@@ -299,6 +345,7 @@ impl Engine {
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics;
         statistics.flows = self.flows.statistics();
+        statistics.names = self.names.statistics();
         statistics.owners = self.owners.len();
         for watch in &self.watches {
             let series = watch.statistics();
@@ -312,6 +359,11 @@ impl Engine {
             statistics.firing += watch.firing();
         }
         statistics
+    }
+
+    /// What the engine was told once.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The rules at work.
@@ -335,6 +387,7 @@ impl Engine {
             self.now = latest.map_or(self.now, |latest| self.now.max(latest));
             self.health.saw(now.len() as u64);
             self.welcome_flows();
+            self.read_payloads(now);
             packets = later;
         }
     }
@@ -352,15 +405,66 @@ impl Engine {
         for id in self.flows.take_opened() {
             let Some(flow) = self.flows.flow(id) else { continue };
             self.owners.retain(flow.owner);
+            self.name_flow(id, &flow);
             if self.settings.owners == Owners::Lookup && flow.owner == PENDING {
                 self.pending.push(Waiting { id, asked: true });
                 self.ask(&flow);
             }
         }
         for (flow, notes) in self.flows.take_evicted() {
+            let facts = notes.facts();
             self.let_go(&flow, notes);
-            self.report_flow(&flow, FlowEndReason::LackOfResources);
+            self.report_flow(&flow, facts, FlowEndReason::LackOfResources);
         }
+    }
+
+    /// Looks up what is known already of a new flow's remote end.
+    fn name_flow(&mut self, id: FlowId, flow: &Flow) {
+        let owner = self.process_key(flow.owner);
+        let Some(notes) = self.flows.extension_mut(id) else { return };
+        let named = self.names.open(&mut notes.names, &flow.key, owner, flow.first);
+        // A database is checked in full when it is loaded, so no look-up fails for what is in it.
+        let place = match self.places.is_empty() {
+            true => None,
+            false => self.places.find(flow.key.remote.address).ok().flatten().map(Arc::new),
+        };
+        if named || place.is_some() {
+            let name = notes.names.name().cloned();
+            self.set_remote(id, &RemoteFacts { name, place, application: None });
+        }
+    }
+
+    /// Reads the payloads of flows whose start is still to be understood.
+    fn read_payloads(&mut self, packets: &[Packet<'_>]) {
+        for seen in self.flows.take_payloads() {
+            if let Some(packet) = packets.get(seen.packet) {
+                self.read_payload(seen.id, seen.way, packet.tcp_sequence, packet.payload, packet.timestamp);
+            }
+        }
+    }
+
+    fn read_payload(&mut self, id: FlowId, way: FrameDirection, sequence: u32, payload: &[u8], now: Timestamp) {
+        let Some(flow) = self.flows.flow(id) else { return };
+        let owner = self.process_key(flow.owner);
+        let Some(notes) = self.flows.extension_mut(id) else { return };
+        let segment = Segment { key: &flow.key, direction: flow.direction, way, sequence, payload, owner, now };
+        let found = self.names.observe(&mut notes.names, &segment);
+        let (name, application) = (notes.names.name().cloned(), notes.names.application());
+        if !notes.names.wants() {
+            self.flows.stop_reading(id);
+        }
+        if found.changed {
+            self.set_remote(id, &RemoteFacts { name, place: None, application: Some(application) });
+        }
+        for query in found.questions {
+            if self.questions.len() < MAX_QUESTIONS {
+                self.questions.push((id, Arc::new(query)));
+            }
+        }
+    }
+
+    fn process_key(&self, owner: OwnerSlot) -> Option<ProcessKey> {
+        self.owners.attribution(owner).process().map(|process| process.key)
     }
 
     fn ask(&mut self, flow: &Flow) {
@@ -472,8 +576,14 @@ impl Engine {
         self.flows.set_owner(id, to);
         self.owners.retain(to);
         self.owners.release(from);
-        if let Some(notes) = self.flows.extension_mut(id) {
-            notes.stale = true;
+        let owner = self.process_key(to);
+        let (Some(flow), Some(notes)) = (self.flows.flow(id), self.flows.extension_mut(id)) else { return };
+        notes.stale = true;
+        if let Some(owner) = owner
+            && self.names.attribute(&mut notes.names, &flow.key, owner, self.now)
+        {
+            let name = notes.names.name().cloned();
+            self.set_remote(id, &RemoteFacts { name, ..RemoteFacts::default() });
         }
     }
 
@@ -509,7 +619,7 @@ impl Engine {
 
     fn book_questions(&mut self, now: &Moment<'_>) {
         for (id, query) in take(&mut self.questions) {
-            let question_bytes = query.name.len() as u64;
+            let question_bytes = u64::from(query.name_bytes);
             let happened = Happened { questions: 1, question_bytes, ..Happened::default() };
             self.book(id, now, happened, Some(&query));
         }
@@ -651,12 +761,13 @@ impl Engine {
     }
 
     fn report(&mut self, id: FlowId, reason: FlowEndReason) {
-        if let Some(flow) = self.flows.flow(id) {
-            self.report_flow(&flow, reason);
+        if let (Some(flow), Some(notes)) = (self.flows.flow(id), self.flows.extension(id)) {
+            let facts = notes.facts();
+            self.report_flow(&flow, facts, reason);
         }
     }
 
-    fn report_flow(&mut self, flow: &Flow, reason: FlowEndReason) {
+    fn report_flow(&mut self, flow: &Flow, facts: RemoteFacts, reason: FlowEndReason) {
         if self.settings.records == Records::Off {
             return;
         }
@@ -668,7 +779,17 @@ impl Engine {
             last: flow.last,
             end_reason: Some(reason),
             attribution: self.owners.attribution(flow.owner).clone(),
+            name: facts.name,
+            place: facts.place,
+            application: facts.application.unwrap_or_default(),
         }));
+    }
+}
+
+impl Notes {
+    fn facts(&self) -> RemoteFacts {
+        let remote = self.remote.as_deref().cloned().unwrap_or_default();
+        RemoteFacts { name: remote.name, place: remote.place, application: Some(self.application) }
     }
 }
 

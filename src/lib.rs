@@ -34,6 +34,8 @@ pub mod resolve;
 
 pub mod dispatch;
 
+pub mod store;
+
 pub mod config;
 
 pub mod runtime;

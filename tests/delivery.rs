@@ -393,9 +393,9 @@ impl Drop for OpensslServers {
 
 fn start(outputs: &str, routing: &str) -> Dispatcher {
     let outputs = serde_yaml::from_str(outputs).unwrap_or_else(|error| panic!("{error}\n{outputs}"));
-    let settings = DispatchSettings { outputs, routing: serde_yaml::from_str(routing).unwrap() };
+    let settings = DispatchSettings { outputs, routing: serde_yaml::from_str(routing).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
-    Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now) }).unwrap()
+    Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now), ledger: None }).unwrap()
 }
 
 fn hook(receiver: &ScriptedReceiver) -> String {

@@ -5,13 +5,16 @@ mod accuracy;
 mod architecture;
 mod captures;
 mod delivery;
+mod list_update;
 mod lists;
 #[cfg(feature = "ebpf")]
 mod live_kernel;
 mod live_receivers;
 mod live_resolve;
 mod look_ups;
+mod name_readers;
 mod names;
 mod places;
 mod property;
 mod support;
+mod windows;

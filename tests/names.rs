@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use assert_cmd::Command;
 use egret::capture::offline::Reader;
 use egret::flow::{Direction, FlowKey};
 use egret::names::{FlowNames, Names, Segment, dns};
@@ -27,6 +28,55 @@ fn the_names_of_captures_are_found_and_none_is_invented() {
     }
     assert_eq!(with_names, 15);
 }
+
+#[test]
+fn flows_and_rules_see_the_names() {
+    let Some(capture) = data::path("captures/nanosecond/tls.pcap") else { return };
+    let places = data::path("mmdb/GeoLite2-ASN-Test.mmdb").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    let flows = command.args(["flows", "--output", "json", "--db"]).arg(places).arg(&capture).assert().success();
+    let lines = String::from_utf8(flows.get_output().stdout.clone()).unwrap();
+    let flow: Value = lines.lines().map(|line| serde_json::from_str(line).unwrap()).find(is_to_the_server).unwrap();
+    let expected = [
+        ("l7", "tls"),
+        ("domain", "kernel.org"),
+        ("domain_source", "sni"),
+        ("domain_trust", "unconfirmed"),
+        ("sni", "kernel.org"),
+        ("registered_domain", "kernel.org"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(flow[key], value, "{key} in {flow}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.yaml");
+    std::fs::write(&rules, RULES).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    let replay = command.args(["replay", "--output", "json", "--rules"]).arg(&rules).arg(&capture).assert().success();
+    let lines = String::from_utf8(replay.get_output().stdout.clone()).unwrap();
+    let fired = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let fired: BTreeSet<String> =
+        fired.filter_map(|line| line.pointer("/data/rule/id").and_then(Value::as_str).map(str::to_owned)).collect();
+    assert_eq!(fired, BTreeSet::from(["name-nobody-confirms".into(), "tls-to-kernel-org".into()]), "{lines}");
+}
+
+fn is_to_the_server(flow: &Value) -> bool {
+    flow["remote_ip"] == "139.178.84.217"
+}
+
+const RULES: &str = r#"
+version: 1
+rules:
+  - id: name-nobody-confirms
+    match: {dst.domain: ".kernel.org", dst.domain.trust: unconfirmed}
+    each: {}
+  - id: tls-to-kernel-org
+    match: {l7: tls, dst.sni: kernel.org, dst.registered_domain: kernel.org}
+    each: {}
+  - id: quiet
+    match: {dst.domain.trust: agreed}
+    each: {}
+"#;
 
 /// What was read from a capture, in the words of the expected values.
 #[derive(Default)]

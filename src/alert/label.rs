@@ -149,6 +149,13 @@ impl DocumentKind {
         }
     }
 
+    /// The kind of a word that [`DocumentKind::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all =
+            [Self::Firing, Self::Updated, Self::Resolved, Self::Withdrawn, Self::Heartbeat, Self::Problem, Self::Test];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Whether it ends an alert.
     pub fn ends(self) -> bool {
         matches!(self, Self::Resolved | Self::Withdrawn)

@@ -3,17 +3,29 @@
 //! Pure.
 
 mod compose;
+mod delivery;
 mod document;
 mod evidence;
+mod group;
+mod inhibit;
 mod label;
+mod ledger;
 mod lifecycle;
+mod message;
 mod sentence;
+mod silence;
 
 pub use compose::{Facts, compose};
+pub use delivery::Delivery;
 pub use document::{
     Alert, AlertState, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent, Problem,
     ProcessFacts, Reason, RuleFacts, Source, Window,
 };
 pub use evidence::{Evidence, Seen, Sighting};
+pub use group::{Due, Groups, Labels, Waits};
+pub use inhibit::Inhibition;
 pub use label::{LABELS, Matcher, PatternError, label_values};
+pub use ledger::{AlertRecord, Change, DeliveryState, GivenUp, Ledger, LedgerError, Standing};
 pub use lifecycle::{Findings, Lifecycle, Stage, Step, alert_key, episode_uid};
+pub use message::{Message, Origin, message_id};
+pub use silence::{Silence, SilenceError, Silences};

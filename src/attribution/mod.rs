@@ -8,7 +8,6 @@ mod declared;
 mod evidence;
 mod lookup;
 mod process;
-mod record;
 mod table;
 mod update;
 
@@ -18,6 +17,5 @@ pub use declared::{DeclarationError, DeclaredOwner, DeclaredOwners};
 pub use evidence::{Attribution, Certainty, Evidence, UnknownReason};
 pub use lookup::Lookup;
 pub use process::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
-pub use record::FlowRecord;
 pub use table::{OwnerTable, PENDING};
 pub use update::FlowUpdate;

@@ -9,11 +9,11 @@ use clap::ValueEnum;
 
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
-use crate::config::{ConfigError, DEFAULT_CONFIG_PATH, RuleSource, Settings, rule_files};
-use crate::rule::compile::{Lint, compile};
+use crate::config::{ConfigError, DEFAULT_CONFIG_PATH, RuleSource, Settings, rule_files, shipped};
+use crate::rule::compile::{Lint, Options, compile};
 use crate::rule::diagnose::{Fix, Level, Report};
 use crate::rule::render::{Colour, Format, render, summary};
-use crate::runtime::rules;
+use crate::runtime::clock::{Clock, SystemClock};
 
 /// What `egret check` takes.
 #[derive(Debug, clap::Args)]
@@ -122,14 +122,19 @@ fn check(arguments: &Arguments) -> anyhow::Result<Report> {
     let outputs: Option<BTreeSet<String>> =
         settings.as_ref().map(|settings| settings.dispatch.outputs.keys().map(ToString::to_string).collect());
     let sources = if arguments.paths.is_empty() {
-        rules::sources(settings.as_ref().map_or(&RuleSource::Shipped, |settings| &settings.rules))?
+        match settings.as_ref().map_or(&RuleSource::Shipped, |settings| &settings.rules) {
+            RuleSource::Shipped => shipped::sources(),
+            RuleSource::Paths(paths) => rule_files::read(paths)?,
+        }
     } else {
         rule_files::read(&arguments.paths)?
     };
     if sources.is_empty() {
         anyhow::bail!("there is no rule file here (`*.yaml`, `*.yml`)");
     }
-    Ok(compile(sources, &rules::options(outputs, Lint::On)).report)
+    let now = SystemClock::start().wall();
+    let options = Options { lint: Lint::On, ..rule_files::options(now, outputs) };
+    Ok(compile(sources, &options).report)
 }
 
 fn print(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {

@@ -3,13 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::{Arguments, Command};
-use crate::cli::{check, completions, exit, explain, fields, flows, geo, lists, man, replay, rules, run, schema, test};
+use crate::cli::{
+    check, completions, exit, explain, fields, flows, geo, lists, logging, man, replay, rules, run, schema, test,
+};
 
 /// The whole program; its value is the exit code.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    logging::start(match &arguments.command {
+        Command::Run(_) => LevelFilter::INFO,
+        _ => LevelFilter::WARN,
+    });
     exit::conclude(match &arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),

@@ -10,13 +10,14 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use crate::attribution::{FlowRecord, ProcessKey};
+use crate::attribution::ProcessKey;
 use crate::cli::exit::Exit;
-use crate::cli::input::{self, LiveArguments};
+use crate::cli::input::{self, LiveArguments, PlaceArguments};
 use crate::cli::terminal;
 use crate::config::Settings;
 use crate::engine::{self, Engine, Output, Records};
 use crate::flow::FlowKey;
+use crate::names::{Application, FlowRecord};
 use crate::rule::RuleSet;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::control;
@@ -35,6 +36,8 @@ pub struct Arguments {
     live: Option<u64>,
     #[command(flatten)]
     source: LiveArguments,
+    #[command(flatten)]
+    places: PlaceArguments,
     /// Owners of flows, one JSON object a line
     #[arg(long, value_name = "FILE")]
     owners: Option<PathBuf>,
@@ -82,7 +85,9 @@ fn offline(arguments: &Arguments) -> anyhow::Result<Exit> {
         records: Records::On,
         ..engine::Settings::default()
     };
-    let mut run = Offline::new(Engine::new(settings, Arc::new(RuleSet::default())), owners);
+    let mut engine = Engine::new(settings, Arc::new(RuleSet::default()));
+    arguments.places.apply(&mut engine)?;
+    let mut run = Offline::new(engine, owners);
     let mut rows = Rows::new();
     let mut exit = Exit::Fine;
     for path in &arguments.captures {
@@ -112,7 +117,10 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     arguments.source.apply(&mut settings);
     settings.local.extend(&arguments.local);
     let engine = engine::Settings { records: Records::On, ..input::live_engine(&settings)? };
-    let engine = Engine::new(engine, Arc::new(RuleSet::default()));
+    let mut engine = Engine::new(engine, Arc::new(RuleSet::default()));
+    let databases =
+        if arguments.places.databases.is_empty() { &settings.databases } else { &arguments.places.databases };
+    PlaceArguments { databases: databases.clone() }.apply(&mut engine)?;
     let (_sender, control) = control::from_signals().context("cannot handle signals")?;
     let mut run = input::open_live(&settings, engine, SystemClock::start())?;
     let mut rows = Rows::new();
@@ -149,6 +157,11 @@ fn keep(output: Output, rows: &mut Rows) {
             row.first = row.first.min(record.first);
             row.last = row.last.max(record.last);
             row.end_reason = record.end_reason;
+            row.name = record.name.or_else(|| row.name.take());
+            row.place = record.place.or_else(|| row.place.take());
+            if record.application != Application::Unknown {
+                row.application = record.application;
+            }
         }
     }
 }

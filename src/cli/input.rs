@@ -22,6 +22,7 @@ use crate::rule::diagnose::Report;
 use crate::rule::render::{Colour, Format, render};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::live::Live;
+use crate::runtime::load;
 use crate::runtime::source::Source;
 
 /// Findings that are shown in full.
@@ -116,6 +117,25 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Where addresses are.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PlaceArguments {
+    /// MaxMind database of countries or autonomous systems; several are asked in this order
+    #[arg(long = "db", value_name = "FILE")]
+    pub databases: Vec<PathBuf>,
+}
+
+impl PlaceArguments {
+    /// Gives the engine the databases.
+    ///
+    /// # Errors
+    /// Where one cannot be read or is corrupt.
+    pub fn apply(&self, engine: &mut Engine) -> anyhow::Result<()> {
+        engine.replace_places(Arc::new(load::places(&self.databases)?));
+        Ok(())
+    }
+}
+
 /// Which source to watch this host with.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LiveArguments {
@@ -157,6 +177,7 @@ pub fn live_engine(settings: &Settings) -> anyhow::Result<EngineSettings> {
         host: Arc::new(settings.host.clone()),
         owners: Owners::Lookup,
         max_flows: settings.max_flows,
+        max_names: settings.max_names,
         own_pid: Some(std::process::id()),
         ..EngineSettings::default()
     })

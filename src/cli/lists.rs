@@ -8,8 +8,10 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use crate::cli::exit::Exit;
-use crate::cli::terminal;
+use crate::cli::{input, terminal};
+use crate::config::Settings;
 use crate::names::{List, normalize};
+use crate::runtime::fetch::{self, Fetched};
 use crate::runtime::load;
 
 /// What `egret lists` takes.
@@ -26,6 +28,21 @@ enum Command {
     ///
     /// Domains and AS numbers are looked up, too. A line out is the line in and `true` or `false`.
     Match(MatchArguments),
+    /// Fetch the lists that the configuration names, those that changed
+    ///
+    /// A copy of each is kept in the state folder, where rules find it as `file: /var/lib/egret/lists/NAME.list`.
+    /// What comes is checked first: the last good copy stays where it is no list.
+    Update(UpdateArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct UpdateArguments {
+    /// Configuration file
+    #[arg(long, short, value_name = "FILE", env = "EGRET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Fetch these alone
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +62,40 @@ struct MatchArguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     match &arguments.command {
         Command::Match(arguments) => match_lines(arguments),
+        Command::Update(arguments) => update(arguments),
     }
+}
+
+fn update(arguments: &UpdateArguments) -> anyhow::Result<Exit> {
+    let settings = Settings::load(arguments.config.as_deref()).map_err(input::say_config_error)?;
+    if let Some(unknown) = arguments.names.iter().find(|name| !settings.lists.contains_key(*name)) {
+        anyhow::bail!("the configuration has no list `{unknown}`");
+    }
+    if settings.lists.is_empty() {
+        terminal::note("the configuration names no lists");
+    }
+    let folder = settings.state_dir.join("lists");
+    let mut out = anstream::stdout().lock();
+    let mut exit = Exit::Fine;
+    for (name, list) in &settings.lists {
+        if !arguments.names.is_empty() && !arguments.names.contains(name) {
+            continue;
+        }
+        match fetch::fetch(name, list, &folder) {
+            Ok(Fetched::New(counts)) => {
+                writeln!(out, "{name}: {} entries in {}", counts.entries(), fetch::copy_of(&folder, name).display())?;
+                if counts.rejected > 0 {
+                    terminal::warning(&format!("{name}: {} lines could not be read", counts.rejected));
+                }
+            }
+            Ok(Fetched::Unchanged) => writeln!(out, "{name}: unchanged")?,
+            Err(error) => {
+                terminal::error(&format!("{name}: {:#}", anyhow::Error::from(error)));
+                exit = Exit::Findings;
+            }
+        }
+    }
+    Ok(exit)
 }
 
 fn match_lines(arguments: &MatchArguments) -> anyhow::Result<Exit> {

@@ -13,6 +13,7 @@ mod flows;
 mod geo;
 mod input;
 mod lists;
+mod logging;
 mod man;
 mod replay;
 mod rules;

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::alert::{DocumentKind, Notification};
 use crate::cli::args::OutputFormat;
 use crate::cli::exit::Exit;
-use crate::cli::{input, terminal};
+use crate::cli::input::{self, PlaceArguments};
+use crate::cli::terminal;
 use crate::config::{HostFile, this_host};
 use crate::dispatch::Origin;
 use crate::dispatch::encode::{json as encode_json, text};
@@ -32,6 +33,8 @@ pub struct Arguments {
     /// Network that is this host's own
     #[arg(long, value_name = "CIDR")]
     local: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    places: PlaceArguments,
     /// How to print the alerts
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -51,7 +54,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     };
     let mut printer = Printer::new(arguments.output, Origin { host, pid: std::process::id() });
     let started = Instant::now();
-    let mut run = Offline::new(Engine::new(settings, rules), owners);
+    let mut engine = Engine::new(settings, rules);
+    arguments.places.apply(&mut engine)?;
+    let mut run = Offline::new(engine, owners);
     let mut exit = Exit::Fine;
     for path in &arguments.captures {
         let progress = terminal::progress(input::length(path), "replaying");

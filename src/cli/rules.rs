@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::cli::args::OutputFormat;
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
-use crate::config::{RuleSource, Settings};
-use crate::rule::compile::{Compiled, Lint};
+use crate::config::{RuleSource, Settings, rule_files, shipped};
+use crate::rule::compile::{Compiled, compile};
 use crate::rule::cost::Cost;
 use crate::rule::diagnose::nearest;
 use crate::rule::yaml::{Node, Yaml};
 use crate::rule::{Rule, Trigger};
-use crate::runtime::rules;
+use crate::runtime::clock::{Clock, SystemClock};
 
 /// What `egret rules` takes.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,11 @@ fn load(common: &Common) -> anyhow::Result<Compiled> {
     } else {
         RuleSource::Paths(common.rules.clone())
     };
-    let compiled = rules::load(&source, &rules::options(None, Lint::Off))?;
+    let sources = match &source {
+        RuleSource::Shipped => shipped::sources(),
+        RuleSource::Paths(paths) => rule_files::read(paths)?,
+    };
+    let compiled = compile(sources, &rule_files::options(SystemClock::start().wall(), None));
     if compiled.report.has_errors() {
         terminal::warning(&crate::rule::render::summary(&compiled.report));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
+use crate::alert::Ledger;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments};
 use crate::cli::terminal;
@@ -14,8 +15,11 @@ use crate::config::{RuleSource, Settings};
 use crate::dispatch::{Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::load;
 use crate::runtime::watch::Watch;
 use crate::runtime::{control, privilege};
+use crate::store::{Store, StoreLimits};
+use crate::time::Timestamp;
 
 /// What `egret run` takes.
 #[derive(Debug, clap::Args)]
@@ -46,10 +50,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     let clock = SystemClock::start();
     let (sender, receiver) = control::from_signals().context("cannot handle signals")?;
-    let engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
+    let mut engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
+    engine.replace_places(Arc::new(load::places(&settings.databases)?));
     let mut live = input::open_live(&settings, engine, clock)?;
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
-    let context = Context { origin, clock: Arc::new(move || clock.wall()) };
+    let ledger = ledger(&settings, clock.wall());
+    let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
     let _watch = watch(&settings, sender);
     terminal::note(&format!(
@@ -77,6 +83,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
+/// The store of the state directory. Without one alerts are delivered all the same; only a crash loses them.
+fn ledger(settings: &Settings, now: Timestamp) -> Option<Box<dyn Ledger>> {
+    let limits = StoreLimits { max_bytes: settings.dispatch.outbox.max_bytes };
+    match Store::open(&settings.state_dir, limits, now) {
+        Ok(store) => Some(Box::new(store)),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            warn!(error = format!("{error:#}"), "nothing is kept on disk: a crash would lose alerts on their way");
+            None
+        }
+    }
+}
+
 fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     let mut settings = Settings::load(arguments.config.as_deref()).map_err(input::say_config_error)?;
     arguments.source.apply(&mut settings);
@@ -90,17 +109,23 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
 }
 
 fn watch(settings: &Settings, control: crossbeam_channel::Sender<control::Control>) -> Option<Watch> {
-    let RuleSource::Paths(paths) = &settings.rules else { return None };
-    match Watch::start(paths, control) {
+    let mut paths = settings.databases.clone();
+    if let RuleSource::Paths(rules) = &settings.rules {
+        paths.extend(rules.iter().cloned());
+    }
+    if paths.is_empty() {
+        return None;
+    }
+    match Watch::start(&paths, control) {
         Ok(watch) => Some(watch),
         Err(error) => {
-            warn!(%error, "rule files are not watched; SIGHUP still reads them again");
+            warn!(%error, "rule files and databases are not watched; SIGHUP still reads them again");
             None
         }
     }
 }
 
-/// Takes the new rules if all of them can be used; else the old ones stay.
+/// Takes the new rules if all of them can be used, else the old ones stay; and so the databases.
 fn reload(engine: &mut Engine, settings: &Settings) {
     let outputs = settings.dispatch.outputs.keys().cloned().collect();
     match input::rules(&settings.rules, Some(outputs)) {
@@ -109,5 +134,9 @@ fn reload(engine: &mut Engine, settings: &Settings) {
             engine.replace_rules(rules);
         }
         Err(error) => error!(%error, "the old rules stay in force"),
+    }
+    match load::places(&settings.databases) {
+        Ok(places) => engine.replace_places(Arc::new(places)),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
     }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::read;
-use crate::dispatch::settings::{OutputSettings, RoutingSettings};
+use crate::dispatch::settings::{InhibitSettings, OutboxSettings, OutputSettings, RoutingSettings};
 use crate::rule::diagnose::{Report, Source};
 
 /// `/etc/egret/egret.yaml`. Every key may be absent.
@@ -24,10 +24,18 @@ pub struct ConfigFile {
     pub host: HostFile,
     /// The limits of the engine.
     pub engine: EngineFile,
+    /// What names remote ends, beside their traffic.
+    pub names: NamesFile,
+    /// Published lists by name, which `egret lists update` fetches.
+    pub lists: BTreeMap<String, ListFile>,
     /// Receivers by name; absent means standard output.
     pub outputs: Option<BTreeMap<String, OutputSettings>>,
     /// Who gets what.
     pub routing: RoutingSettings,
+    /// Alerts that keep others quiet.
+    pub inhibit: Vec<InhibitSettings>,
+    /// How much waits on disk.
+    pub outbox: OutboxSettings,
 }
 
 /// `capture:`
@@ -77,6 +85,30 @@ pub struct HostFile {
 pub struct EngineFile {
     /// Flows held at once.
     pub max_flows: Option<usize>,
+}
+
+/// `names:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NamesFile {
+    /// MaxMind databases of countries and autonomous systems, asked in this order.
+    pub databases: Vec<PathBuf>,
+    /// Names of addresses held at once.
+    pub max_names: Option<usize>,
+}
+
+/// An entry of `lists:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListFile {
+    /// Where the list is published.
+    pub url: String,
+    /// The certificates to trust in place of the usual ones.
+    pub ca_file: Option<PathBuf>,
+    /// A larger list is refused.
+    pub max_bytes: Option<u64>,
+    /// A list of more entries is refused.
+    pub max_items: Option<usize>,
 }
 
 /// Why a configuration cannot be used.

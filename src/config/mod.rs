@@ -14,4 +14,4 @@ pub mod shipped;
 pub use file::{ConfigError, ConfigFile, HostFile, SourceKind};
 pub use host::this_host;
 pub use local::host_addresses;
-pub use settings::{DEFAULT_CONFIG_PATH, DEFAULT_STATE_DIR, RuleSource, Settings};
+pub use settings::{DEFAULT_CONFIG_PATH, DEFAULT_STATE_DIR, ListSettings, RuleSource, Settings};

@@ -1,11 +1,13 @@
 //! The configuration as it is meant: every question answered.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::capture::live::CaptureSettings;
-use crate::config::file::{ConfigError, ConfigFile, SourceKind};
+use crate::config::file::{ConfigError, ConfigFile, ListFile, SourceKind};
 use crate::config::host::this_host;
 use crate::dispatch::settings::DispatchSettings;
 use crate::rule::Host;
@@ -28,8 +30,29 @@ pub struct Settings {
     pub host: Host,
     /// Flows held at once.
     pub max_flows: usize,
+    /// MaxMind databases, asked in this order.
+    pub databases: Vec<PathBuf>,
+    /// Names of addresses held at once.
+    pub max_names: usize,
+    /// Published lists by name.
+    pub lists: BTreeMap<String, ListSettings>,
     /// Where alerts go.
     pub dispatch: DispatchSettings,
+}
+
+/// A published list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListSettings {
+    /// Where it is published.
+    pub url: String,
+    /// The certificates to trust in place of the usual ones.
+    pub ca_file: Option<PathBuf>,
+    /// A larger list is refused.
+    pub max_bytes: u64,
+    /// A list of more entries is refused.
+    pub max_items: usize,
+    /// How long fetching it may take.
+    pub timeout: Duration,
 }
 
 /// Where the rules come from.
@@ -62,7 +85,8 @@ impl Settings {
 
     /// The settings that a file means.
     pub fn of(file: ConfigFile) -> Self {
-        let ConfigFile { capture, rules, state_dir, host, engine, outputs, routing } = file;
+        let ConfigFile { capture, rules, state_dir, host, engine, names, lists, outputs, routing, inhibit, outbox } =
+            file;
         let defaults = CaptureSettings::default();
         Self {
             source: capture.source.unwrap_or_default(),
@@ -78,10 +102,37 @@ impl Settings {
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             host: this_host(&host),
             max_flows: engine.max_flows.unwrap_or(MAX_FLOWS),
-            dispatch: DispatchSettings { outputs: outputs.unwrap_or_else(DispatchSettings::standard_output), routing },
+            databases: names.databases,
+            max_names: names.max_names.unwrap_or(MAX_NAMES),
+            lists: lists.into_iter().map(|(name, list)| (name, ListSettings::of(list))).collect(),
+            dispatch: DispatchSettings {
+                outputs: outputs.unwrap_or_else(DispatchSettings::standard_output),
+                routing,
+                inhibit,
+                outbox,
+            },
         }
     }
 }
+
+impl ListSettings {
+    fn of(file: ListFile) -> Self {
+        Self {
+            url: file.url,
+            ca_file: file.ca_file,
+            max_bytes: file.max_bytes.unwrap_or(MAX_LIST_BYTES),
+            max_items: file.max_items.unwrap_or(MAX_LIST_ITEMS),
+            timeout: LIST_TIMEOUT,
+        }
+    }
+}
+
+/// Names of addresses held at once where the configuration says nothing.
+const MAX_NAMES: usize = 262_144;
+
+const MAX_LIST_BYTES: u64 = 64 << 20;
+const MAX_LIST_ITEMS: usize = 1_000_000;
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Flows held at once where the configuration says nothing.
 const MAX_FLOWS: usize = 262_144;

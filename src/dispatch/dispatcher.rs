@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select};
 
-use crate::alert::Notification;
-use crate::dispatch::message::Origin;
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::alert::{
+    AlertRecord, Change, Delivery, DeliveryState, Ledger, LedgerError, Notification, Origin, PatternError, Silence,
+    SilenceError,
+};
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::output::{self, OutputError};
 use crate::dispatch::pipeline::Pipeline;
 use crate::dispatch::route::RouteError;
@@ -30,22 +32,29 @@ use crate::time::Timestamp;
 /// What tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What a dispatcher needs to know of the program around it.
-#[derive(Clone)]
+/// What a dispatcher needs of the program around it.
 pub struct Context {
     /// Who says it.
     pub origin: Origin,
     /// What tells the time.
     pub clock: Clock,
+    /// What keeps deliveries over a crash; without it they live in memory.
+    pub ledger: Option<Box<dyn Ledger>>,
 }
 
 /// Delivers notifications until it is shut down.
 #[derive(Debug)]
 pub struct Dispatcher {
     submissions: Sender<Notification>,
-    controls: Sender<Control>,
+    control: DispatchControl,
     lost: Arc<AtomicU64>,
     thread: JoinHandle<Status>,
+}
+
+/// Asks and tells a dispatcher that runs; may be cloned and used from any thread.
+#[derive(Debug, Clone)]
+pub struct DispatchControl {
+    controls: Sender<Control>,
 }
 
 /// Why delivery cannot begin.
@@ -54,6 +63,20 @@ pub enum StartError {
     /// The routing tree is wrong.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A pattern of an inhibition.
+    #[error("inhibit")]
+    Inhibit(#[from] PatternError),
+    /// A fallback that is not there.
+    #[error("output `{name}` names the fallback `{fallback}`, which is not configured")]
+    Fallback {
+        /// The output.
+        name: String,
+        /// What it names.
+        fallback: String,
+    },
+    /// The store cannot be read.
+    #[error("cannot read what the last run left behind")]
+    Ledger(#[from] LedgerError),
     /// An output is set up wrongly.
     #[error("output `{name}`")]
     Output {
@@ -68,10 +91,46 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
+/// Why an order to a dispatcher was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The thread did not answer in time, or has ended.
+    #[error("delivery does not answer")]
+    NoAnswer,
+    /// No output of that name.
+    #[error("there is no output `{0}`")]
+    NoOutput(String),
+    /// No delivery of that id.
+    #[error("there is no delivery `{0}`")]
+    NoDelivery(String),
+    /// It is on the wire at this moment.
+    #[error("delivery `{0}` is being attempted right now")]
+    InFlight(String),
+    /// No silence of that id.
+    #[error("there is no silence `{0}`")]
+    NoSilence(String),
+    /// The silence is refused.
+    #[error(transparent)]
+    Silence(#[from] SilenceError),
+    /// There is nothing to ask.
+    #[error("nothing is kept on disk: the program runs without a state directory")]
+    NoLedger,
+    /// The store.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The receiver did not take it.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+}
+
 impl Dispatcher {
-    /// Starts the threads.
-    pub fn start(settings: &DispatchSettings, context: Context) -> Result<Self, StartError> {
-        let pipeline = Pipeline::new(settings, context.origin.clone(), (context.clock)())?;
+    /// Starts the threads, and goes on with what the last run left behind.
+    pub fn start(settings: &DispatchSettings, mut context: Context) -> Result<Self, StartError> {
+        let now = (context.clock)();
+        let mut pipeline = Pipeline::new(settings, context.origin.clone(), now)?;
+        if let Some(ledger) = &mut context.ledger {
+            pipeline.restore(ledger.load()?, now);
+        }
         let (outcomes_in, outcomes) = bounded(settings.outputs.len().max(1) * (BATCH + 1));
         let mut workers = BTreeMap::new();
         for (name, output) in &settings.outputs {
@@ -87,6 +146,11 @@ impl Dispatcher {
             pipeline,
             workers,
             clock: context.clock,
+            ledger: context.ledger,
+            uncommitted: Vec::new(),
+            committed: 0,
+            longest_silence: settings.outbox.longest_silence,
+            tests: BTreeMap::new(),
             submitted,
             controlled,
             outcomes,
@@ -95,7 +159,7 @@ impl Dispatcher {
             closing: None,
         };
         let thread = spawn("dispatch", move || desk.run())?;
-        Ok(Self { submissions, controls, lost, thread })
+        Ok(Self { submissions, control: DispatchControl { controls }, lost, thread })
     }
 
     /// Hands a notification over. Never blocks: where there is no room the loss is counted and said.
@@ -108,26 +172,116 @@ impl Dispatcher {
         }
     }
 
-    /// How deliveries stand; `None` where the thread does not answer within a second.
+    /// How deliveries stand; `None` where the thread does not answer in time.
     pub fn status(&self) -> Option<Status> {
-        let (answer, answered) = bounded(1);
-        self.controls.send_timeout(Control::Status(answer), ANSWER_WITHIN).ok()?;
-        answered.recv_timeout(ANSWER_WITHIN).ok()
+        self.control.status().ok()
     }
 
-    /// Delivers what waits, for as long as `patience` allows, and ends. The status tells what is left.
+    /// What asks and tells this dispatcher.
+    pub fn control(&self) -> DispatchControl {
+        self.control.clone()
+    }
+
+    /// Delivers what waits, for as long as `patience` allows, and ends. The status tells what is left; with a
+    /// store it is delivered by the next run.
     pub fn shutdown(self, patience: Duration) -> Status {
-        let Self { submissions, controls, thread, .. } = self;
+        let Self { submissions, control, thread, .. } = self;
         drop(submissions);
         // A thread that has ended already takes no more messages, and its status is there to join.
-        let _ended_before = controls.send(Control::Shutdown(patience));
+        let _ended_before = control.controls.send(Control::Shutdown(patience));
         thread.join().unwrap_or_default()
     }
 }
 
+impl DispatchControl {
+    /// How deliveries stand.
+    pub fn status(&self) -> Result<Status, ControlError> {
+        self.ask(Control::Status, ANSWER_WITHIN)
+    }
+
+    /// Alerts as they stand, the latest change first.
+    pub fn alerts(&self, most: usize) -> Result<Vec<AlertRecord>, ControlError> {
+        self.ask(|answer| Control::Alerts(most, answer), ANSWER_WITHIN)?
+    }
+
+    /// Remembers who takes care of an alert.
+    pub fn acknowledge(&self, key: &str, by: &str) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Acknowledge(key.to_owned(), by.to_owned(), answer), ANSWER_WITHIN)
+    }
+
+    /// All silences that are kept.
+    pub fn silences(&self) -> Result<Vec<Silence>, ControlError> {
+        self.ask(Control::Silences, ANSWER_WITHIN)
+    }
+
+    /// Makes a silence.
+    pub fn add_silence(&self, silence: Silence) -> Result<(), ControlError> {
+        self.ask(|answer| Control::AddSilence(Box::new(silence), answer), ANSWER_WITHIN)?
+    }
+
+    /// Ends a silence.
+    pub fn expire_silence(&self, id: &str) -> Result<Silence, ControlError> {
+        self.ask(|answer| Control::ExpireSilence(id.to_owned(), answer), ANSWER_WITHIN)?
+    }
+
+    /// Deliveries that wait, are held, or were given up.
+    pub fn deliveries(&self, state: DeliveryState, most: usize) -> Result<Vec<Delivery>, ControlError> {
+        self.ask(|answer| Control::Deliveries(state, most, answer), ANSWER_WITHIN)?
+    }
+
+    /// One delivery.
+    pub fn delivery(&self, id: &str) -> Result<(DeliveryState, Delivery), ControlError> {
+        self.ask(|answer| Control::Delivery(id.to_owned(), answer), ANSWER_WITHIN)?
+    }
+
+    /// Tries one delivery again, or everything that waits for an output, or everything.
+    pub fn retry(&self, what: Retry) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Retry(what, answer), ANSWER_WITHIN)?
+    }
+
+    /// Drops a delivery.
+    pub fn drop_delivery(&self, id: &str) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Drop(id.to_owned(), answer), ANSWER_WITHIN)?
+    }
+
+    /// Sends a marked test alert to one output and waits for what comes of it.
+    pub fn test(&self, output: &str) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Test(output.to_owned(), answer), TEST_WITHIN)?
+    }
+
+    fn ask<T>(&self, control: impl FnOnce(Sender<T>) -> Control, within: Duration) -> Result<T, ControlError> {
+        let (answer, answered) = bounded(1);
+        self.controls.send_timeout(control(answer), ANSWER_WITHIN).map_err(|_| ControlError::NoAnswer)?;
+        answered.recv_timeout(within).map_err(|_| ControlError::NoAnswer)
+    }
+}
+
+/// What to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// One delivery, also one that was given up.
+    Delivery(String),
+    /// Everything that waits for one output.
+    Output(String),
+    /// Everything that waits.
+    All,
+}
+
+type Answer<T> = Sender<Result<T, ControlError>>;
+
 enum Control {
     Status(Sender<Status>),
     Shutdown(Duration),
+    Alerts(usize, Answer<Vec<AlertRecord>>),
+    Acknowledge(String, String, Sender<()>),
+    Silences(Sender<Vec<Silence>>),
+    AddSilence(Box<Silence>, Answer<()>),
+    ExpireSilence(String, Answer<Silence>),
+    Deliveries(DeliveryState, usize, Answer<Vec<Delivery>>),
+    Delivery(String, Answer<(DeliveryState, Delivery)>),
+    Retry(Retry, Answer<()>),
+    Drop(String, Answer<()>),
+    Test(String, Answer<()>),
 }
 
 /// The thread that decides.
@@ -135,6 +289,14 @@ struct Desk {
     pipeline: Pipeline,
     workers: BTreeMap<Arc<str>, Worker>,
     clock: Clock,
+    ledger: Option<Box<dyn Ledger>>,
+    /// Changes that the store would not take; they are tried again with the next ones.
+    uncommitted: Vec<Change>,
+    /// Notifications that are on disk.
+    committed: u64,
+    longest_silence: Duration,
+    /// Who waits for the outcome of a test, by delivery.
+    tests: BTreeMap<Arc<str>, Answer<()>>,
     submitted: Receiver<Notification>,
     controlled: Receiver<Control>,
     outcomes: Receiver<Report>,
@@ -150,18 +312,75 @@ impl Desk {
             let now = (self.clock)();
             self.take_what_is_there(now);
             self.say_losses(now);
-            self.pipeline.handle_timeout(now);
+            match self.closing {
+                Some(_) => self.pipeline.hurry(now),
+                None => self.pipeline.handle_timeout(now),
+            }
+            self.commit(now);
+            self.refill();
             self.hand_out(now);
             if self.is_done(now) {
-                return self.pipeline.status();
+                self.commit(now);
+                return self.status();
             }
             self.wait(now);
         }
     }
 
+    /// Puts on disk what this turn brought: everything in one go, before anything of it is attempted.
+    fn commit(&mut self, now: Timestamp) {
+        let Some(ledger) = &mut self.ledger else { return };
+        self.uncommitted.extend(self.pipeline.take_changes());
+        if self.uncommitted.is_empty() {
+            return;
+        }
+        match ledger.commit(&self.uncommitted) {
+            Ok(given_up) => {
+                let journalled = self.uncommitted.iter().filter(|change| matches!(change, Change::Journal(..)));
+                self.committed += journalled.count() as u64;
+                self.uncommitted.clear();
+                self.pipeline.handle_given_up(&given_up);
+                self.pipeline.handle_store(Ok(ledger.fill()), now);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store fails");
+                let damaged = matches!(error, LedgerError::Damaged(_));
+                self.pipeline.handle_store(Err(&error), now);
+                if damaged {
+                    // They are in the fresh store.
+                    self.uncommitted.clear();
+                } else if self.uncommitted.len() > MOST_UNCOMMITTED {
+                    let beyond = self.uncommitted.len() - MOST_UNCOMMITTED;
+                    self.uncommitted.drain(..beyond);
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self) {
+        let Some(ledger) = &mut self.ledger else { return };
+        // What is not on disk yet must not be looked for there.
+        if !self.uncommitted.is_empty() {
+            return;
+        }
+        while let Some((name, refill)) = self.pipeline.poll_refill() {
+            match ledger.waiting(&name, refill.from, refill.most) {
+                Ok(deliveries) => self.pipeline.handle_refill(&name, refill, deliveries),
+                Err(error) => {
+                    tracing::error!(%error, output = %name, "cannot read deliveries from the store");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status { committed: self.committed, ..self.pipeline.status() }
+    }
+
     /// Whatever has come in since the last turn, without waiting.
     fn take_what_is_there(&mut self, now: Timestamp) {
-        for notification in self.submitted.try_iter().take(SUBMISSIONS) {
+        for notification in self.submitted.try_iter().take(MOST_IN_A_TURN) {
             self.pipeline.handle_notification(Arc::new(notification), now);
         }
         while let Ok(report) = self.outcomes.try_recv() {
@@ -179,6 +398,9 @@ impl Desk {
                     tracing::warn!(output = %report.output, delivery = %id, %error, "delivery failed");
                 }
                 self.pipeline.handle_outcome(&report.output, &id, &outcome, now, fastrand::f64());
+                if let Some(answer) = self.tests.remove(&id) {
+                    reply(&answer, outcome.map_err(ControlError::from));
+                }
             }
             What::Untried(id) => self.pipeline.handle_untried(&report.output, &id),
             What::Idle => {
@@ -191,12 +413,68 @@ impl Desk {
 
     fn take_control(&mut self, control: Control, now: Timestamp) {
         match control {
-            Control::Status(answer) => {
-                // Whoever asked may have lost patience.
-                let _asker_left = answer.try_send(self.pipeline.status());
-            }
+            Control::Status(answer) => reply(&answer, self.status()),
             Control::Shutdown(patience) => self.closing = Some(now.after(patience)),
+            Control::Alerts(most, answer) => reply(&answer, self.read(|ledger| ledger.alerts(most))),
+            Control::Acknowledge(key, by, answer) => {
+                self.pipeline.acknowledge(key, by, now);
+                reply(&answer, ());
+            }
+            Control::Silences(answer) => reply(&answer, self.pipeline.silences()),
+            Control::AddSilence(silence, answer) => reply(&answer, self.add_silence(*silence, now)),
+            Control::ExpireSilence(id, answer) => {
+                reply(&answer, self.pipeline.expire_silence(&id, now).ok_or(ControlError::NoSilence(id)));
+            }
+            Control::Deliveries(state, most, answer) => {
+                reply(&answer, self.read(|ledger| ledger.deliveries(state, most)));
+            }
+            Control::Delivery(id, answer) => reply(&answer, self.delivery(&id)),
+            Control::Retry(what, answer) => reply(&answer, self.retry(what)),
+            Control::Drop(id, answer) => reply(&answer, self.drop_delivery(&id)),
+            Control::Test(name, answer) => match self.pipeline.test(&name, now) {
+                Some(id) => {
+                    self.tests.insert(id, answer);
+                }
+                None => reply(&answer, Err(ControlError::NoOutput(name))),
+            },
         }
+    }
+
+    fn read<T>(&mut self, read: impl FnOnce(&mut dyn Ledger) -> Result<T, LedgerError>) -> Result<T, ControlError> {
+        let ledger = self.ledger.as_deref_mut().ok_or(ControlError::NoLedger)?;
+        Ok(read(ledger)?)
+    }
+
+    fn delivery(&mut self, id: &str) -> Result<(DeliveryState, Delivery), ControlError> {
+        self.read(|ledger| ledger.delivery(id))?.ok_or_else(|| ControlError::NoDelivery(id.to_owned()))
+    }
+
+    fn add_silence(&mut self, silence: Silence, now: Timestamp) -> Result<(), ControlError> {
+        silence.check(self.longest_silence)?;
+        Ok(self.pipeline.add_silence(silence, now)?)
+    }
+
+    fn retry(&mut self, what: Retry) -> Result<(), ControlError> {
+        match what {
+            Retry::All => self.pipeline.retry_now(None),
+            Retry::Output(name) if self.workers.contains_key(&*name) => self.pipeline.retry_now(Some(&name)),
+            Retry::Output(name) => return Err(ControlError::NoOutput(name)),
+            Retry::Delivery(id) => match self.delivery(&id)? {
+                (DeliveryState::Dead, delivery) => {
+                    let output = delivery.output.to_string();
+                    if !self.pipeline.revive(delivery) {
+                        return Err(ControlError::NoOutput(output));
+                    }
+                }
+                (_, delivery) => self.pipeline.retry_now(Some(&delivery.output)),
+            },
+        }
+        Ok(())
+    }
+
+    fn drop_delivery(&mut self, id: &str) -> Result<(), ControlError> {
+        let (_, delivery) = self.delivery(id)?;
+        if self.pipeline.drop_delivery(&delivery) { Ok(()) } else { Err(ControlError::InFlight(id.to_owned())) }
     }
 
     fn say_losses(&mut self, now: Timestamp) {
@@ -252,6 +530,11 @@ impl Desk {
             default(patience) => {}
         }
     }
+}
+
+fn reply<T>(answer: &Sender<T>, value: T) {
+    // Whoever asked may have lost patience meanwhile.
+    let _asker_left = answer.try_send(value);
 }
 
 /// What a worker has to say.
@@ -330,13 +613,18 @@ impl fmt::Debug for Context {
 
 /// Notifications between whoever submits and the deciding thread; further ones are lost and counted.
 const SUBMISSIONS: usize = 16_384;
+/// Notifications that one commit covers at most.
+const MOST_IN_A_TURN: usize = 2_000;
 /// Deliveries that a worker is given at once.
 const BATCH: usize = 64;
+/// Changes that are kept while the store fails; older ones are in memory only.
+const MOST_UNCOMMITTED: usize = 100_000;
 /// A worker without work looks after its connection this often.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The deciding thread looks around at least this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const TEST_WITHIN: Duration = Duration::from_secs(40);
 
 #[cfg(test)]
 mod tests {
@@ -382,7 +670,7 @@ mod tests {
 
     fn context() -> Context {
         let clock = || Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap());
-        Context { origin: example::origin(), clock: Arc::new(clock) }
+        Context { origin: example::origin(), clock: Arc::new(clock), ledger: None }
     }
 
     fn wait_until(what: &str, holds: impl Fn() -> bool) {

@@ -12,8 +12,9 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, Identity, S
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 
+use crate::alert::Delivery;
 use crate::dispatch::encode::email::Envelope;
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::secret::{Secret, SecretError, SecretPlace};
 use crate::dispatch::settings::{EmailSettings, SmtpAuth, SmtpSecurity};
 use crate::time::Timestamp;

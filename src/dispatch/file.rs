@@ -8,7 +8,8 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::alert::Delivery;
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::settings::FileSettings;
 use crate::time::Timestamp;
 

@@ -9,7 +9,6 @@ pub mod email;
 pub mod encode;
 pub mod file;
 pub mod http;
-pub mod message;
 pub mod pipeline;
 pub mod queue;
 pub mod route;
@@ -24,11 +23,12 @@ pub mod webhook;
 
 mod dispatcher;
 mod notifier;
+mod outlet;
 mod output;
 
-pub use dispatcher::{Clock, Context, Dispatcher, StartError};
-pub use message::{Message, Origin};
-pub use notifier::{Delivery, Notifier, NotifyError};
+pub use crate::alert::{Message, Origin};
+pub use dispatcher::{Clock, Context, ControlError, DispatchControl, Dispatcher, Retry, StartError};
+pub use notifier::{Notifier, NotifyError};
 pub use output::OutputError;
 pub use settings::{DispatchSettings, OutputSettings, RoutingSettings};
 pub use status::Status;

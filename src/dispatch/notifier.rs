@@ -1,11 +1,8 @@
 //! The edge of delivery: what an output must be able to do, and how it fails.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::DocumentKind;
-use crate::dispatch::message::Message;
-use crate::rule::Severity;
+use crate::alert::Delivery;
 use crate::time::Timestamp;
 
 /// A receiver of deliveries. Each runs on a thread of its own and may block,
@@ -18,31 +15,6 @@ pub trait Notifier: Send {
     fn idle(&mut self, _now: Timestamp) -> Result<(), NotifyError> {
         Ok(())
     }
-}
-
-/// One message, rendered for one output. Attempts never change it.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Names it for ever: the same in every attempt and after a restart.
-    pub id: Arc<str>,
-    /// The output's name.
-    pub output: Arc<str>,
-    /// Deliveries with the same key keep their order.
-    pub key: Arc<str>,
-    /// What kind of thing it says.
-    pub kind: DocumentKind,
-    /// How bad it is.
-    pub severity: Severity,
-    /// When it was rendered.
-    pub created: Timestamp,
-    /// The rendered bytes.
-    pub payload: Arc<[u8]>,
-    /// The recipients that still need it, for outputs with several; empty means all.
-    pub remaining: Vec<String>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// What it was rendered from, where that is at hand.
-    pub message: Option<Arc<Message>>,
 }
 
 /// Why a delivery failed, and so what to do next.

@@ -1,23 +1,24 @@
 //! From notifications to deliveries, and from outcomes to what is done next.
 //!
 //! Pure: the dispatcher feeds it notifications, outcomes and the time, and
-//! performs what it polls. It owns the routing tree and the queue of every
-//! output.
+//! performs what it polls. It owns the silences, the routing tree, and the
+//! groups and the queue of every output. What must outlive a crash it hands out
+//! as changes, which are to be on disk before a delivery is attempted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::{Notification, Problem};
-use crate::dispatch::backoff::TokenBucket;
+use crate::alert::{
+    Alert, Change, Delivery, DocumentKind, GivenUp, Inhibition, LedgerError, Message, Notification, Origin, Problem,
+    Reason, Silence, Silences, Standing,
+};
 use crate::dispatch::dispatcher::StartError;
-use crate::dispatch::encode::{self, Encoder};
-use crate::dispatch::message::{Message, Origin};
-use crate::dispatch::notifier::{Delivery, NotifyError};
-use crate::dispatch::output;
-use crate::dispatch::queue::{Health, Queue, QueueLimits, Verdict};
+use crate::dispatch::notifier::NotifyError;
+use crate::dispatch::outlet::{Outlet, Refill};
+use crate::dispatch::queue::{Health, Verdict};
 use crate::dispatch::route::Router;
-use crate::dispatch::settings::{Common, DispatchSettings, OutputSettings};
+use crate::dispatch::settings::{DispatchSettings, GroupSettings};
 use crate::dispatch::status::{OutputStatus, Status};
 use crate::rule::Severity;
 use crate::time::Timestamp;
@@ -27,21 +28,42 @@ use crate::time::Timestamp;
 pub struct Pipeline {
     origin: Origin,
     router: Router,
-    outputs: BTreeMap<Arc<str>, Output>,
-    submitted: u64,
-    unsubmitted: u64,
+    outlets: BTreeMap<Arc<str>, Outlet>,
+    inhibitions: Vec<Inhibition>,
+    silences: Silences,
+    /// Alerts that fire, by key.
+    firing: BTreeMap<Arc<str>, Firing>,
+    /// When suppressed alerts must be looked at again.
+    review_at: Option<Timestamp>,
+    changes: Vec<Change>,
+    durable: Durable,
+    next_sequence: u64,
+    pruned_at: Timestamp,
+    said: Said,
+    status: Status,
+}
+
+/// Whether changes are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
 }
 
 #[derive(Debug)]
-struct Output {
-    encoder: Encoder,
-    common: Common,
-    queue: Queue,
-    status: OutputStatus,
-    /// Whether the failure that goes on has been said.
-    said_failing: bool,
-    /// Losses that have been said.
-    said_given_up: u64,
+struct Firing {
+    last: Arc<Notification>,
+    /// What holds it back, while something does.
+    suppressed: Option<Arc<str>>,
+    /// Whether receivers have heard of it.
+    told: bool,
+}
+
+/// Problems that have been said and are not over.
+#[derive(Debug, Default)]
+struct Said {
+    store_failing: bool,
+    store_filling: bool,
 }
 
 impl Pipeline {
@@ -49,208 +71,737 @@ impl Pipeline {
     pub fn new(settings: &DispatchSettings, origin: Origin, now: Timestamp) -> Result<Self, StartError> {
         let names: Vec<String> = settings.outputs.keys().cloned().collect();
         let router = Router::new(&settings.routing, &names)?;
-        let output = |(name, output): (&String, &OutputSettings)| {
-            let common = output.common.clone();
-            let limits = QueueLimits { capacity: common.queue.max(1), max_age: common.max_age };
-            let bucket = common.rate.map(|rate| TokenBucket::new(rate.per_second, rate.burst, now));
-            let state = Output {
-                encoder: output::encoder(output).map_err(|source| StartError::Output { name: name.clone(), source })?,
-                queue: Queue::new(limits, bucket),
-                common,
-                status: OutputStatus::default(),
-                said_failing: false,
-                said_given_up: 0,
-            };
-            Ok((Arc::from(name.as_str()), state))
-        };
-        let outputs = settings.outputs.iter().map(output).collect::<Result<_, StartError>>()?;
-        Ok(Self { origin, router, outputs, submitted: 0, unsubmitted: 0 })
+        let mut outlets = BTreeMap::new();
+        for (name, output) in &settings.outputs {
+            let outlet =
+                Outlet::new(name, output, now).map_err(|source| StartError::Output { name: name.clone(), source })?;
+            if let Some(fallback) = outlet.fallback()
+                && !names.iter().any(|name| name == fallback)
+            {
+                return Err(StartError::Fallback { name: name.clone(), fallback: fallback.to_owned() });
+            }
+            outlets.insert(Arc::from(name.as_str()), outlet);
+        }
+        Ok(Self {
+            origin,
+            router,
+            outlets,
+            inhibitions: settings.inhibitions()?,
+            silences: Silences::default(),
+            firing: BTreeMap::new(),
+            review_at: None,
+            changes: Vec::new(),
+            durable: Durable::No,
+            next_sequence: 1,
+            pruned_at: now,
+            said: Said::default(),
+            status: Status::default(),
+        })
     }
 
-    /// Takes a notification and puts it into the queue of everybody who gets it.
+    /// Goes on where the last run ended; from here on changes are handed out.
+    pub fn restore(&mut self, standing: Standing, now: Timestamp) {
+        self.durable = Durable::Yes;
+        self.next_sequence = standing.next_sequence;
+        for (name, count) in &standing.waiting {
+            match self.outlets.get_mut(name.as_str()) {
+                Some(outlet) => outlet.expect_refill(*count),
+                None => {
+                    tracing::warn!(output = %name, waiting = count, "deliveries wait for an output that is not configured")
+                }
+            }
+        }
+        for silence in standing.silences {
+            if let Err(error) = self.silences.add(silence) {
+                tracing::warn!(%error, "a kept silence cannot be used");
+            }
+        }
+        self.review_at = Some(now);
+        if let Some(path) = standing.set_aside {
+            self.say_set_aside(&path, now);
+        }
+    }
+
+    /// Takes a notification and puts it on its way to everybody who gets it.
     pub fn handle_notification(&mut self, notification: Arc<Notification>, now: Timestamp) {
-        self.submitted += 1;
-        self.route(&notification, None, now);
+        self.status.submitted += 1;
+        let suppressed = self.suppression(&notification, now);
+        self.record(Change::Journal(Arc::clone(&notification), suppressed.clone()));
+        if notification.alert.is_none() || notification.kind == DocumentKind::Test {
+            return self.route(&notification, &To::Everybody, now);
+        }
+        if suppressed.is_some() {
+            self.status.suppressed += 1;
+        }
+        let key: Arc<str> = notification.key().into();
+        if notification.kind.ends() {
+            let before = self.firing.remove(&key);
+            // Whoever heard that it fires hears that it is over, silence or not.
+            let told = before.is_none_or(|firing| firing.told);
+            let to = if told { To::Everybody } else { To::Audit(suppressed) };
+            self.route(&notification, &to, now);
+            let others = self.firing.values().map(|firing| &*firing.last);
+            let ended = self.silences.handle_resolution(&notification, others, now);
+            ended.into_iter().for_each(|silence| self.record(Change::Silence(silence)));
+            self.review_at = Some(now);
+            return;
+        }
+        let to = match &suppressed {
+            Some(reason) => To::Audit(Some(Arc::clone(reason))),
+            None => To::Everybody,
+        };
+        self.route(&notification, &to, now);
+        let told = suppressed.is_none() || self.firing.get(&key).is_some_and(|firing| firing.told);
+        if self.firing.len() < MOST_FIRING || self.firing.contains_key(&key) {
+            self.firing.insert(key, Firing { last: notification, suppressed, told });
+        }
     }
 
     /// Takes the number of notifications that found no room on the way here.
     pub fn handle_losses(&mut self, lost: u64, now: Timestamp) {
-        self.unsubmitted += lost;
+        self.status.lost += lost;
         let problem = Problem {
             id: "notifications-lost",
             severity: Severity::High,
             summary: format!("{lost} notifications were lost before they could be queued"),
-            details: BTreeMap::from([("lost", lost.to_string()), ("lost_in_all", self.unsubmitted.to_string())]),
+            details: BTreeMap::from([("lost", lost.to_string()), ("lost_in_all", self.status.lost.to_string())]),
             resolved: false,
         };
-        self.route(&Arc::new(Notification::of_problem(now, problem)), None, now);
+        self.say(problem, None, now);
     }
 
     /// Takes the outcome of an attempt; `chance`, within 0 and 1, spreads the retries.
     pub fn handle_outcome(
         &mut self,
         name: &str,
-        id: &str,
+        id: &Arc<str>,
         outcome: &Result<(), NotifyError>,
         now: Timestamp,
         chance: f64,
     ) {
-        let Some(output) = self.outputs.get_mut(name) else { return };
-        let small = match outcome {
-            Err(NotifyError::TooLarge { .. }) => {
-                output.queue.deliveries().find(|delivery| *delivery.id == *id).map(|delivery| delivery.payload.clone())
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let mut smaller = None;
+        let verdict = outlet.handle_outcome(id, outcome, now, chance, &mut smaller);
+        let error = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let telling = outlet.handle_health(outcome, now);
+        match verdict {
+            Verdict::Delivered => self.record(Change::Forget(Arc::clone(id))),
+            Verdict::Later { remaining, attempts, .. } => {
+                self.record(Change::Retry { id: Arc::clone(id), attempts, remaining, error });
             }
-            _ => None,
-        };
-        match output.queue.handle_outcome(id, outcome, now, chance) {
-            Verdict::Delivered => output.status.delivered += 1,
-            Verdict::Later { .. } => output.status.retried += 1,
             Verdict::Smaller => {
-                if let Some(payload) = small {
-                    output.queue.replace_payload(id, encode::json::shrink(&payload).into());
+                if let Some(payload) = smaller {
+                    self.record(Change::Shrink(Arc::clone(id), payload));
                 }
             }
-            Verdict::Dead => output.status.refused += 1,
+            Verdict::Dead => self.record(Change::Bury(Arc::clone(id), error)),
             Verdict::Gone | Verdict::Unknown => {}
         }
-        output.status.last_error = outcome.as_ref().err().map(ToString::to_string);
-        let telling = match outcome {
-            Err(NotifyError::Misconfigured { .. } | NotifyError::Gone { .. }) => true,
-            _ => failing_for(&output.queue, now) >= FAILING_IS_A_PROBLEM_AFTER,
-        };
-        let recovered = outcome.is_ok() && output.said_failing;
-        if recovered || (telling && !output.said_failing) {
-            output.said_failing = !recovered;
+        if let Some(recovered) = telling {
             self.say_failing(name, recovered, now);
         }
     }
 
     /// Takes back a delivery that a worker did not attempt.
     pub fn handle_untried(&mut self, name: &str, id: &str) {
-        if let Some(output) = self.outputs.get_mut(name) {
-            output.queue.give_back(id);
+        if let Some(outlet) = self.outlets.get_mut(name) {
+            outlet.queue.give_back(id);
         }
     }
 
-    /// Gives up what is too old, and says what was given up.
+    /// Does what time brings: groups that are due, silences that end, deliveries that are too old, signs of life.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let mut said = Vec::new();
-        for (name, output) in &mut self.outputs {
-            output.status.expired += output.queue.expire(now).len() as u64;
-            let given_up = output.status.given_up();
-            if given_up > output.said_given_up {
-                said.push((Arc::clone(name), given_up - output.said_given_up, output.status.clone()));
-                output.said_given_up = given_up;
+        if self.review_at.is_some_and(|at| at <= now) {
+            self.review(now);
+        }
+        let names: Vec<Arc<str>> = self.outlets.keys().map(Arc::clone).collect();
+        for name in &names {
+            self.send_groups(name, now);
+            self.give_up_old(name, now);
+            self.send_heartbeat(name, now);
+            self.hand_over(name, now);
+        }
+        if self.durable == Durable::Yes && now.since(self.pruned_at) >= PRUNE_EVERY {
+            self.pruned_at = now;
+            self.silences.prune(now.before(KEEP_HISTORY));
+            self.record(Change::Prune(now.before(KEEP_HISTORY)));
+        }
+    }
+
+    /// What is to be on disk before anything more is attempted.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Takes what the store had to give up for room.
+    pub fn handle_given_up(&mut self, given_up: &[GivenUp]) {
+        for GivenUp { output, id } in given_up {
+            if let Some(outlet) = self.outlets.get_mut(output) {
+                outlet.queue.drop_delivery(id);
+                outlet.status.queue_full += 1;
             }
         }
-        for (name, count, status) in said {
-            let problem = Problem {
-                id: "deliveries-given-up",
-                severity: Severity::High,
-                summary: format!("{count} deliveries to `{name}` were given up"),
-                details: BTreeMap::from([
-                    ("output", name.to_string()),
-                    ("expired", status.expired.to_string()),
-                    ("queue_full", status.queue_full.to_string()),
-                    ("refused", status.refused.to_string()),
-                    ("last_error", status.last_error.unwrap_or_default()),
-                ]),
-                resolved: false,
-            };
-            self.route(&Arc::new(Notification::of_problem(now, problem)), Some(&name), now);
+    }
+
+    /// Takes how the store is doing; deliveries go on from memory while it fails.
+    pub fn handle_store(&mut self, result: Result<f64, &LedgerError>, now: Timestamp) {
+        let details = |text: String| BTreeMap::from([("store", text)]);
+        match result {
+            Ok(fill) => {
+                if std::mem::take(&mut self.said.store_failing) {
+                    let summary = "the store works again".to_owned();
+                    self.say(problem("store-failing", Severity::High, summary, BTreeMap::new(), true), None, now);
+                }
+                let filling = fill >= if self.said.store_filling { FILLING / 2.0 } else { FILLING };
+                if filling != self.said.store_filling {
+                    self.said.store_filling = filling;
+                    let summary = match filling {
+                        true => format!("the outbox is {:.0} % full of undelivered notifications", fill * 100.0),
+                        false => "the outbox has room again".to_owned(),
+                    };
+                    self.say(problem("outbox-filling", Severity::High, summary, BTreeMap::new(), !filling), None, now);
+                }
+            }
+            Err(LedgerError::Damaged(reason)) => {
+                // What is in memory goes into the fresh store.
+                let held: Vec<Change> = self
+                    .outlets
+                    .values()
+                    .flat_map(|outlet| outlet.queue.deliveries().cloned().map(Change::Queue))
+                    .collect();
+                held.into_iter().for_each(|change| self.record(change));
+                self.say_set_aside(reason, now);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.said.store_failing, true) {
+                    let summary = format!("the store fails, a crash would lose notifications: {error}");
+                    let problem = problem("store-failing", Severity::High, summary, details(error.to_string()), false);
+                    self.say(problem, None, now);
+                }
+            }
         }
     }
 
     /// The next delivery that an output may attempt now.
     pub fn poll_delivery(&mut self, name: &str, now: Timestamp) -> Option<Delivery> {
-        self.outputs.get_mut(name)?.queue.poll(now)
+        self.outlets.get_mut(name)?.queue.poll(now)
+    }
+
+    /// An output with room for deliveries that only the store holds.
+    pub fn poll_refill(&self) -> Option<(Arc<str>, Refill)> {
+        self.outlets.iter().find_map(|(name, outlet)| Some((Arc::clone(name), outlet.wants_refill()?)))
+    }
+
+    /// Takes deliveries that the store held, as [`Pipeline::poll_refill`] asked for.
+    pub fn handle_refill(&mut self, name: &str, asked: Refill, deliveries: Vec<Delivery>) {
+        if let Some(outlet) = self.outlets.get_mut(name) {
+            outlet.refill(asked, deliveries);
+        }
     }
 
     /// When there may be something to do, if nothing happens before.
     pub fn poll_timeout(&self, now: Timestamp, idle: impl Fn(&str) -> bool) -> Option<Timestamp> {
-        let queues = self.outputs.iter().filter(|(name, _)| idle(name));
-        queues.filter_map(|(_, output)| output.queue.poll_timeout(now)).min()
+        let outlets = self.outlets.iter().filter_map(|(name, outlet)| outlet.poll_timeout(now, idle(name)));
+        outlets.chain(self.review_at).min()
+    }
+
+    /// Sends groups at once that would have waited: the end is near.
+    pub fn hurry(&mut self, now: Timestamp) {
+        for outlet in self.outlets.values_mut() {
+            outlet.groups.hurry();
+        }
+        self.handle_timeout(now);
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.outputs.values().all(|output| output.queue.is_empty())
+        self.outlets.values().all(|outlet| outlet.queue.is_empty() && !outlet.groups.has_news())
     }
 
     /// How everything stands.
     pub fn status(&self) -> Status {
-        let output = |(name, output): (&Arc<str>, &Output)| {
-            let (health, since) = output.queue.health();
-            let status =
-                OutputStatus { waiting: output.queue.len(), health, failing_since: since, ..output.status.clone() };
-            (name.to_string(), status)
-        };
-        Status { submitted: self.submitted, lost: self.unsubmitted, outputs: self.outputs.iter().map(output).collect() }
+        let outputs = self.outlets.iter().map(|(name, outlet)| (name.to_string(), outlet.current_status())).collect();
+        Status { outputs, firing: self.firing.len(), ..self.status.clone() }
     }
 
-    fn route(&mut self, notification: &Arc<Notification>, except: Option<&str>, now: Timestamp) {
-        for (name, _group) in self.router.receivers(notification) {
-            if except == Some(name.as_str()) {
+    /// Adds a silence, and holds back what it matches from now on.
+    pub fn add_silence(&mut self, silence: Silence, now: Timestamp) -> Result<(), crate::alert::SilenceError> {
+        self.silences.add(silence.clone())?;
+        self.record(Change::Silence(silence));
+        self.review_at = Some(now);
+        Ok(())
+    }
+
+    /// Ends a silence; `None` where there is none of that id.
+    pub fn expire_silence(&mut self, id: &str, now: Timestamp) -> Option<Silence> {
+        let silence = self.silences.expire(id, now)?;
+        self.record(Change::Silence(silence.clone()));
+        self.review_at = Some(now);
+        Some(silence)
+    }
+
+    /// All silences that are kept.
+    pub fn silences(&self) -> Vec<Silence> {
+        self.silences.iter().cloned().collect()
+    }
+
+    /// Remembers who takes care of an alert.
+    pub fn acknowledge(&mut self, key: String, by: String, now: Timestamp) {
+        self.record(Change::Acknowledge { key, by, at: now });
+    }
+
+    /// Sends a marked test alert to one output and returns the id of its delivery.
+    pub fn test(&mut self, name: &str, now: Timestamp) -> Option<Arc<str>> {
+        let notification = Arc::new(test_notification(&self.origin, now));
+        let message = Message::single(name, notification);
+        let id = Arc::clone(&message.id);
+        self.outlets.contains_key(name).then(|| self.push(name, message, now))?;
+        Some(id)
+    }
+
+    /// Lets everything that waits for an output be tried at once.
+    pub fn retry_now(&mut self, name: Option<&str>) {
+        for (_, outlet) in self.outlets.iter_mut().filter(|(other, _)| name.is_none_or(|name| *name == ***other)) {
+            outlet.queue.retry_now();
+        }
+    }
+
+    /// Puts a delivery that was given up back on its way.
+    pub fn revive(&mut self, mut delivery: Delivery) -> bool {
+        let Some(outlet) = self.outlets.get_mut(&delivery.output) else { return false };
+        delivery.sequence = self.next_sequence;
+        delivery.attempts = 0;
+        self.next_sequence += 1;
+        let revived = Change::Revive(Arc::clone(&delivery.id), delivery.sequence);
+        outlet.queue_up(delivery, self.durable == Durable::Yes);
+        self.record(revived);
+        true
+    }
+
+    /// Drops a delivery, unless it is being attempted right now.
+    pub fn drop_delivery(&mut self, delivery: &Delivery) -> bool {
+        if let Some(outlet) = self.outlets.get_mut(&delivery.output)
+            && outlet.queue.is_in_flight(&delivery.id)
+        {
+            return false;
+        }
+        if let Some(outlet) = self.outlets.get_mut(&delivery.output) {
+            outlet.queue.drop_delivery(&delivery.id);
+        }
+        self.record(Change::Forget(Arc::clone(&delivery.id)));
+        true
+    }
+
+    /// Who would get a notification.
+    pub fn receivers(&self, notification: &Notification) -> Vec<String> {
+        self.router.receivers(notification).into_keys().collect()
+    }
+
+    fn record(&mut self, change: Change) {
+        if self.durable == Durable::Yes {
+            self.changes.push(change);
+        }
+    }
+
+    /// What holds a notification back now.
+    fn suppression(&self, notification: &Notification, now: Timestamp) -> Option<Arc<str>> {
+        if notification.alert.is_none() || notification.kind == DocumentKind::Test {
+            return None;
+        }
+        if let Some(silence) = self.silences.silencing(notification, now) {
+            return Some(format!("silence {} by {}: {}", silence.id, silence.author, silence.reason).into());
+        }
+        let firing = || self.firing.values().map(|firing| &*firing.last);
+        let source = self.inhibitions.iter().find_map(|inhibition| inhibition.inhibiting(notification, firing()))?;
+        Some(format!("inhibition by {}", source.key()).into())
+    }
+
+    /// Says what was held back and is no longer.
+    fn review(&mut self, now: Timestamp) {
+        let held: Vec<(Arc<str>, Arc<Notification>)> = self
+            .firing
+            .iter()
+            .filter(|(_, firing)| firing.suppressed.is_some())
+            .map(|(key, firing)| (Arc::clone(key), Arc::clone(&firing.last)))
+            .collect();
+        for (key, notification) in held {
+            let suppressed = self.suppression(&notification, now);
+            let free = suppressed.is_none();
+            let Some(firing) = self.firing.get_mut(&key) else { continue };
+            firing.suppressed = suppressed;
+            let tell = free && !firing.told;
+            firing.told |= free;
+            if tell {
+                self.route(&notification, &To::NotAudit, now);
+            }
+        }
+        self.review_at = self.silences.poll_timeout(now);
+    }
+
+    fn route(&mut self, notification: &Arc<Notification>, to: &To, now: Timestamp) {
+        for (name, group) in self.router.receivers(notification) {
+            let Some(outlet) = self.outlets.get(name.as_str()) else { continue };
+            let suppressed = match to {
+                To::Everybody => None,
+                To::Except(other) if **other == *name => continue,
+                To::Except(_) => None,
+                To::Audit(reason) if outlet.is_audit() => reason.clone(),
+                To::Audit(_) => continue,
+                To::NotAudit if outlet.is_audit() => continue,
+                To::NotAudit => None,
+            };
+            if !outlet.wants(notification) {
                 continue;
             }
-            let Some(output) = self.outputs.get_mut(name.as_str()) else { continue };
-            let unwanted = notification.severity() < output.common.min_severity && notification.alert.is_some();
-            if unwanted || (notification.kind.ends() && !output.common.send_resolved) {
-                continue;
+            if outlet.groups_alerts() && notification.alert.is_some() && suppressed.is_none() {
+                self.hold(&name, &group, notification, now);
+            } else {
+                let mut message = Message::single(&name, Arc::clone(notification));
+                message.suppressed = suppressed;
+                self.push(&name, message, now);
             }
-            output.push(&name, Message::single(&name, Arc::clone(notification)), &self.origin, now);
+        }
+    }
+
+    /// Adds a notification to a group, and keeps it alone on disk until the group is sent.
+    fn hold(&mut self, name: &str, group: &GroupSettings, notification: &Arc<Notification>, now: Timestamp) {
+        let (origin, sequence) = (&self.origin, self.next_sequence);
+        let durable = self.durable == Durable::Yes;
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let alone =
+            durable.then(|| outlet.render(Message::single(name, Arc::clone(notification)), origin, sequence, now));
+        outlet.add_to_group(group, notification, alone.as_ref().map(|alone| Arc::clone(&alone.id)), now);
+        self.next_sequence += u64::from(durable);
+        if let Some(alone) = alone {
+            self.record(Change::Hold(alone));
+        }
+    }
+
+    fn push(&mut self, name: &str, message: Message, now: Timestamp) {
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let delivery = outlet.render(message, &self.origin, self.next_sequence, now);
+        self.next_sequence += 1;
+        let durable = self.durable == Durable::Yes;
+        outlet.queue_up(delivery.clone(), durable);
+        self.record(Change::Queue(delivery));
+    }
+
+    fn send_groups(&mut self, name: &Arc<str>, now: Timestamp) {
+        loop {
+            let Some(outlet) = self.outlets.get_mut(name) else { return };
+            let Some((due, alone)) = outlet.poll_group(now) else { return };
+            self.push(name, Message::of_group(name, due, now), now);
+            alone.into_iter().for_each(|id| self.record(Change::Forget(id)));
+        }
+    }
+
+    fn give_up_old(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let old = outlet.queue.expire(now);
+        outlet.status.expired += old.len() as u64;
+        let news = outlet.news_of_given_up();
+        let status = outlet.status.clone();
+        for delivery in old {
+            self.record(Change::Bury(delivery.id, "too old".to_owned()));
+        }
+        if news > 0 {
+            let OutputStatus { expired, queue_full, refused, last_error, .. } = status;
+            let details = BTreeMap::from([
+                ("output", name.to_string()),
+                ("expired", expired.to_string()),
+                ("queue_full", queue_full.to_string()),
+                ("refused", refused.to_string()),
+                ("last_error", last_error.unwrap_or_default()),
+            ]);
+            let summary = format!("{news} deliveries to `{name}` were given up");
+            self.say(problem("deliveries-given-up", Severity::High, summary, details, false), Some(name), now);
+        }
+    }
+
+    fn send_heartbeat(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        if outlet.heartbeat_is_due(now) {
+            let alive = Notification { kind: DocumentKind::Heartbeat, timestamp: now, alert: None, problem: None };
+            self.push(name, Message::single(name, Arc::new(alive)), now);
+        }
+    }
+
+    /// Gives what waits for an output that has failed for long to the output that stands in for it.
+    fn hand_over(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let Some((fallback, waiting)) = outlet.poll_hand_over(now) else { return };
+        for message in waiting {
+            for notification in &message.notifications {
+                self.push(&fallback, Message::single(&fallback, Arc::clone(notification)), now);
+            }
         }
     }
 
     fn say_failing(&mut self, name: &str, recovered: bool, now: Timestamp) {
-        let Some(output) = self.outputs.get(name) else { return };
-        let reason = output.status.last_error.clone().unwrap_or_default();
-        let summary = match (recovered, output.queue.health().0) {
+        let Some(outlet) = self.outlets.get(name) else { return };
+        let reason = outlet.status.last_error.clone().unwrap_or_default();
+        let summary = match (recovered, outlet.queue.health().0) {
             (true, _) => format!("output `{name}` works again"),
             (false, Health::Gone) => format!("output `{name}` is gone for good: {reason}"),
             (false, _) => format!("output `{name}` is failing: {reason}"),
         };
-        let problem = Problem {
-            id: "output-failing",
-            severity: Severity::High,
-            summary,
-            details: BTreeMap::from([
-                ("output", name.to_owned()),
-                ("waiting", output.queue.len().to_string()),
-                ("last_error", reason),
-            ]),
-            resolved: recovered,
-        };
-        self.route(&Arc::new(Notification::of_problem(now, problem)), Some(name), now);
+        let details = BTreeMap::from([
+            ("output", name.to_owned()),
+            ("waiting", outlet.queue.len().to_string()),
+            ("last_error", reason),
+        ]);
+        self.say(problem("output-failing", Severity::High, summary, details, recovered), Some(name), now);
+    }
+
+    fn say_set_aside(&mut self, reason: &str, now: Timestamp) {
+        let summary = "the store was damaged; it is set aside and a fresh one begun".to_owned();
+        let details = BTreeMap::from([("store", reason.to_owned())]);
+        self.say(problem("store-set-aside", Severity::High, summary, details, false), None, now);
+    }
+
+    fn say(&mut self, problem: Problem, except: Option<&str>, now: Timestamp) {
+        let notification = Arc::new(Notification::of_problem(now, problem));
+        self.record(Change::Journal(Arc::clone(&notification), None));
+        let to = except.map_or(To::Everybody, |name| To::Except(name.to_owned()));
+        self.route(&notification, &to, now);
     }
 }
 
-impl Output {
-    fn push(&mut self, name: &str, message: Message, origin: &Origin, now: Timestamp) {
-        let payload = self.encoder.encode(&message, origin);
-        let last = message.last();
-        let delivery = Delivery {
-            id: Arc::clone(&message.id),
-            output: name.into(),
-            key: last.key().into(),
-            kind: message.kind(),
-            severity: message.severity(),
-            created: now,
-            payload: payload.into(),
-            remaining: Vec::new(),
-            attempts: 0,
-            message: Some(Arc::new(message)),
+/// Which of the receivers that the routing tree names.
+enum To {
+    Everybody,
+    Except(String),
+    /// Those that keep a full record, with what held it back.
+    Audit(Option<Arc<str>>),
+    /// All others: those have it already.
+    NotAudit,
+}
+
+fn problem(
+    id: &'static str,
+    severity: Severity,
+    summary: String,
+    details: BTreeMap<&'static str, String>,
+    resolved: bool,
+) -> Problem {
+    Problem { id, severity, summary, details, resolved }
+}
+
+fn test_notification(origin: &Origin, now: Timestamp) -> Notification {
+    let metadata = crate::rule::Metadata {
+        id: "egret-test".into(),
+        title: "Test of this output".into(),
+        severity: Severity::Info,
+        ..Default::default()
+    };
+    let alert = Alert {
+        schema: "egress-alert/1",
+        reason: Reason::First,
+        state: crate::alert::AlertState {
+            uid: format!("test-{}", now.as_nanos()).into(),
+            key: "egret-test".into(),
+            state: "firing",
+            started_at: now,
+            fired_at: Some(now),
+            coverage: 1.0,
+            ..Default::default()
+        },
+        rule: crate::alert::RuleFacts { metadata: Arc::new(metadata), ..Default::default() },
+        host: origin.host.clone(),
+        summary: "This is a test. Nothing was sent anywhere it should not be.".to_owned(),
+        ..Alert::default()
+    };
+    Notification::of_alert(DocumentKind::Test, now, alert)
+}
+
+/// Alerts that are remembered as firing; further ones are delivered all the same.
+const MOST_FIRING: usize = 100_000;
+/// A store that is fuller is a problem.
+const FILLING: f64 = 0.8;
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// How long the journal, resolved alerts, ended silences and dead deliveries are kept.
+const KEEP_HISTORY: Duration = Duration::from_secs(30 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::{AlertState, RuleFacts};
+    use crate::rule::{Metadata, Value};
+
+    const OUTPUTS: &str = "
+outputs:
+  soc: {type: syslog, audit: true}
+  mail: {type: email, smtp: 'mx:587', from: e@example.org, to: [x@example.org], rate: {per_second: 1000, burst: 1000}}
+  hook: {type: webhook, url: 'https://hooks.example.org/', fallback: soc}
+";
+
+    #[test]
+    fn an_alert_goes_to_records_at_once_and_to_people_in_a_group() {
+        let mut pipeline = pipeline("");
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "bob"), at(1));
+        assert_eq!(drain(&mut pipeline, 1), ["hook x alice", "hook x bob", "soc x alice", "soc x bob"]);
+        assert_eq!(pipeline.poll_timeout(at(1), |_| true), Some(at(10)));
+        assert_eq!(drain(&mut pipeline, 10), ["mail group rule=x"]);
+    }
+
+    #[test]
+    fn what_is_silenced_goes_to_audit_outputs_and_is_said_when_the_silence_ends() {
+        let mut pipeline = pipeline("");
+        pipeline.handle_notification(alert(Firing, "x", "before"), at(0));
+        drain(&mut pipeline, 20);
+        pipeline.add_silence(silence(Some(100)), at(20)).unwrap();
+        pipeline.handle_notification(alert(Firing, "x", "during"), at(30));
+        assert_eq!(drain(&mut pipeline, 30), ["soc x during"]);
+        pipeline.handle_notification(alert(Resolved, "x", "before"), at(40));
+        assert_eq!(
+            drain(&mut pipeline, 200),
+            ["hook x before", "hook x during", "mail group rule=x", "soc x before"],
+            "whoever heard that it fires hears that it is over; what still fires is said when the silence ends"
+        );
+        assert_eq!(pipeline.status().suppressed, 2);
+    }
+
+    #[test]
+    fn what_fires_and_resolves_in_a_silence_is_never_said() {
+        let mut pipeline = pipeline("");
+        pipeline.add_silence(silence(None), at(0)).unwrap();
+        pipeline.handle_notification(alert(Firing, "x", "a"), at(1));
+        pipeline.handle_notification(alert(Resolved, "x", "a"), at(2));
+        assert_eq!(drain(&mut pipeline, 1000), ["soc x a", "soc x a"]);
+        assert!(!pipeline.silences()[0].is_active(at(3)), "it held until the alert resolved");
+    }
+
+    #[test]
+    fn an_alert_that_explains_others_keeps_them_quiet() {
+        let inhibit = "inhibit: [{source: {rule: host-data-loss}, target: {rule: 'exfil-*'}, equal: [host]}]";
+        let mut pipeline = pipeline(inhibit);
+        pipeline.handle_notification(alert(Firing, "host-data-loss", "root"), at(0));
+        drain(&mut pipeline, 20);
+        pipeline.handle_notification(alert(Firing, "exfil-x", "alice"), at(20));
+        assert_eq!(drain(&mut pipeline, 40), ["soc exfil-x alice"]);
+        pipeline.handle_notification(alert(Resolved, "host-data-loss", "root"), at(50));
+        let said = drain(&mut pipeline, 50);
+        assert!(said.contains(&"hook exfil-x alice".to_owned()), "{said:?}");
+    }
+
+    #[test]
+    fn another_output_stands_in_after_ten_minutes() {
+        let mut pipeline = pipeline("routing: {defaults: {outputs: [hook]}}");
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        let delivery = pipeline.poll_delivery("hook", at(0)).unwrap();
+        pipeline.handle_outcome("hook", &delivery.id, &Err(NotifyError::transient("reset")), at(0), 1.0);
+        pipeline.handle_timeout(at(599));
+        assert!(pipeline.poll_delivery("soc", at(599)).is_none());
+        pipeline.handle_timeout(at(600));
+        assert_eq!(&*pipeline.poll_delivery("soc", at(600)).unwrap().key, "x alice");
+        pipeline.handle_notification(alert(Firing, "x", "bob"), at(601));
+        pipeline.handle_timeout(at(602));
+        assert_eq!(&*pipeline.poll_delivery("soc", at(602)).unwrap().key, "x bob");
+        let retried = pipeline.poll_delivery("hook", at(602)).unwrap();
+        assert_eq!(retried.id, delivery.id);
+        pipeline.handle_outcome("hook", &retried.id, &Ok(()), at(602), 1.0);
+        pipeline.handle_timeout(at(700));
+        assert_eq!(pipeline.poll_delivery("hook", at(700)).map(|next| next.key.to_string()).as_deref(), Some("x bob"));
+    }
+
+    #[test]
+    fn every_change_is_handed_out_before_its_delivery_can_be_polled() {
+        let mut pipeline = pipeline("");
+        pipeline.restore(Standing { next_sequence: 7, ..Standing::default() }, at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        let names = |changes: &[Change]| -> Vec<String> {
+            changes
+                .iter()
+                .map(|change| match change {
+                    Change::Journal(..) => "journal".to_owned(),
+                    Change::Queue(delivery) => format!("queue {} {}", delivery.output, delivery.sequence),
+                    Change::Hold(delivery) => format!("hold {} {}", delivery.output, delivery.sequence),
+                    Change::Forget(_) => "forget".to_owned(),
+                    other => format!("{other:?}"),
+                })
+                .collect()
         };
-        self.status.queued += 1;
-        if self.queue.push(delivery).is_some() {
-            self.status.queue_full += 1;
+        assert_eq!(names(&pipeline.take_changes()), ["journal", "queue hook 7", "hold mail 8", "queue soc 9"]);
+        pipeline.handle_timeout(at(10));
+        assert_eq!(names(&pipeline.take_changes()), ["queue mail 10", "forget"], "the group replaces what was held");
+        let delivery = pipeline.poll_delivery("soc", at(10)).unwrap();
+        pipeline.handle_outcome("soc", &delivery.id, &Ok(()), at(10), 1.0);
+        assert_eq!(names(&pipeline.take_changes()), ["forget"]);
+    }
+
+    #[test]
+    fn heartbeats_come_regularly_and_not_behind_a_jam() {
+        let mut pipeline = read("outputs: {soc: {type: syslog, heartbeat: 60s}}");
+        assert_eq!(drain(&mut pipeline, 60), ["soc agent.heartbeat"]);
+        pipeline.handle_timeout(at(120));
+        pipeline.handle_timeout(at(180));
+        assert_eq!(drain(&mut pipeline, 180), ["soc agent.heartbeat"], "one waits already");
+    }
+
+    use DocumentKind::{Firing, Resolved};
+
+    fn pipeline(more: &str) -> Pipeline {
+        read(&format!("{OUTPUTS}{more}"))
+    }
+
+    fn read(text: &str) -> Pipeline {
+        #[derive(serde::Deserialize, Default)]
+        #[serde(default)]
+        struct Written {
+            outputs: BTreeMap<String, crate::dispatch::settings::OutputSettings>,
+            routing: crate::dispatch::settings::RoutingSettings,
+            inhibit: Vec<crate::dispatch::settings::InhibitSettings>,
+        }
+        let Written { outputs, routing, inhibit } = serde_yaml::from_str(text).unwrap();
+        let settings = DispatchSettings { outputs, routing, inhibit, ..DispatchSettings::default() };
+        Pipeline::new(&settings, Origin::default(), at(0)).unwrap()
+    }
+
+    /// What goes out until nothing more does, by output and key; every attempt works.
+    fn drain(pipeline: &mut Pipeline, seconds: i64) -> Vec<String> {
+        let mut said = Vec::new();
+        pipeline.handle_timeout(at(seconds));
+        loop {
+            let before = said.len();
+            for name in ["hook", "mail", "soc"] {
+                while let Some(delivery) = pipeline.poll_delivery(name, at(seconds)) {
+                    pipeline.handle_outcome(name, &delivery.id, &Ok(()), at(seconds), 1.0);
+                    said.push(format!("{name} {}", delivery.key));
+                }
+            }
+            pipeline.handle_timeout(at(seconds));
+            if said.len() == before {
+                return said;
+            }
         }
     }
-}
 
-fn failing_for(queue: &Queue, now: Timestamp) -> Duration {
-    queue.health().1.map_or(Duration::ZERO, |since| now.since(since))
-}
+    fn silence(ends: Option<i64>) -> Silence {
+        Silence {
+            id: "1".into(),
+            matchers: [("rule".to_owned(), vec!["x".to_owned()])].into(),
+            starts_at: at(0),
+            ends_at: ends.map(at),
+            author: "alice".into(),
+            reason: "test".into(),
+        }
+    }
 
-/// A receiver that fails for longer is a problem that other receivers hear of.
-const FAILING_IS_A_PROBLEM_AFTER: Duration = Duration::from_secs(60);
+    fn alert(kind: DocumentKind, rule: &str, user: &str) -> Arc<Notification> {
+        let alert = Alert {
+            state: AlertState { key: format!("{rule} {user}").into(), ..AlertState::default() },
+            rule: RuleFacts {
+                metadata: Arc::new(Metadata { id: rule.into(), ..Metadata::default() }),
+                ..RuleFacts::default()
+            },
+            group: vec![("user", Value::Text(user.into()))],
+            ..Alert::default()
+        };
+        Arc::new(Notification::of_alert(kind, at(0), alert))
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_secs(seconds)
+    }
+}

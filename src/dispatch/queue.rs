@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::alert::Delivery;
 use crate::dispatch::backoff::{Backoff, TokenBucket};
-use crate::dispatch::notifier::{Delivery, NotifyError};
-use crate::rule::Severity;
+use crate::dispatch::notifier::NotifyError;
 use crate::time::Timestamp;
 
 /// The deliveries that wait for one output.
@@ -49,6 +49,8 @@ pub enum Verdict {
     Later {
         /// At this moment, the breaker and the rate permitting.
         until: Timestamp,
+        /// How often it failed.
+        attempts: u32,
         /// The recipients that still need it.
         remaining: Vec<String>,
     },
@@ -123,7 +125,8 @@ impl Queue {
         if lane.len() == 1 {
             self.ready.insert(number);
         }
-        self.entries.insert(number, Entry { delivery, failures: 0, smaller: false });
+        let failures = delivery.attempts;
+        self.entries.insert(number, Entry { delivery, failures, smaller: false });
         if self.entries.len() <= self.limits.capacity {
             return None;
         }
@@ -245,6 +248,7 @@ impl Queue {
                 (now.after(wait), Some(now.after(wait)))
             }
         };
+        let attempts = entry.failures;
         if !matches!(outcome, Err(NotifyError::Partial { .. })) {
             self.breaker.failures = self.breaker.failures.saturating_add(1);
             self.breaker.failing_since.get_or_insert(now);
@@ -253,7 +257,7 @@ impl Queue {
             self.breaker.closed_until = self.breaker.closed_until.max(pause);
         }
         self.waiting.insert((until, number));
-        Verdict::Later { until, remaining }
+        Verdict::Later { until, attempts, remaining }
     }
 
     /// Takes back a delivery that was polled and not attempted.
@@ -291,6 +295,17 @@ impl Queue {
         self.remove(number)
     }
 
+    /// Whether a delivery is being attempted.
+    pub fn is_in_flight(&self, id: &str) -> bool {
+        self.in_flight.contains_key(id)
+    }
+
+    /// The bytes of a delivery.
+    pub fn payload(&self, id: &str) -> Option<Arc<[u8]>> {
+        let entry = self.entries.values().find(|entry| *entry.delivery.id == *id)?;
+        Some(Arc::clone(&entry.delivery.payload))
+    }
+
     /// Lets everything be tried at once, whatever the breaker and earlier failures say.
     pub fn retry_now(&mut self) {
         self.gone = false;
@@ -320,11 +335,6 @@ impl Queue {
             (false, None) => (Health::Working, None),
             (false, since) => (Health::Failing, since),
         }
-    }
-
-    /// The worst severity that waits; what a full store gives up last.
-    pub fn mildest(&self) -> Option<Severity> {
-        self.entries.values().map(|entry| entry.delivery.severity).min()
     }
 
     fn remove(&mut self, number: u64) -> Option<Delivery> {
@@ -357,6 +367,7 @@ const FAILURES_TO_PROBE: u32 = 5;
 mod tests {
     use super::*;
     use crate::alert::DocumentKind;
+    use crate::rule::Severity;
 
     #[test]
     fn one_key_keeps_its_order_and_others_pass() {
@@ -506,6 +517,7 @@ mod tests {
 
     fn delivery(id: &str, key: &str, severity: Severity) -> Delivery {
         Delivery {
+            sequence: 0,
             id: id.into(),
             output: "soc".into(),
             key: key.into(),
@@ -515,6 +527,7 @@ mod tests {
             payload: b"payload".as_slice().into(),
             remaining: Vec::new(),
             attempts: 0,
+            last_error: None,
             message: None,
         }
     }

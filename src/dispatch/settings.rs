@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
+use crate::alert::{Inhibition, Matcher, PatternError, Waits};
 use crate::rule::Severity;
 
 /// Everything that says where alerts go.
@@ -19,6 +20,40 @@ pub struct DispatchSettings {
     pub outputs: BTreeMap<String, OutputSettings>,
     /// Who gets what.
     pub routing: RoutingSettings,
+    /// Alerts that keep others quiet.
+    pub inhibit: Vec<InhibitSettings>,
+    /// How much waits on disk.
+    pub outbox: OutboxSettings,
+}
+
+/// How much waits on disk.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxSettings {
+    /// Bytes of deliveries; the oldest of the mildest make room for new ones.
+    #[serde(with = "size")]
+    pub max_bytes: u64,
+    /// The longest silence that may be made.
+    #[serde(with = "duration")]
+    pub longest_silence: Duration,
+}
+
+impl Default for OutboxSettings {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, longest_silence: Duration::from_secs(30 * 86_400) }
+    }
+}
+
+/// One alert keeps others quiet while it fires.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InhibitSettings {
+    /// The alert that explains the others.
+    pub source: BTreeMap<String, OneOrMany>,
+    /// The others.
+    pub target: BTreeMap<String, OneOrMany>,
+    /// Labels that both must share.
+    pub equal: Vec<String>,
 }
 
 /// One output: a kind with its own keys, and the keys that all kinds share.
@@ -55,6 +90,48 @@ impl Transport {
             Self::Syslog(_) => Format::Rfc5424,
             Self::Email(_) => Format::Text,
         }
+    }
+}
+
+impl Transport {
+    /// How fast it may be fed where no `rate` is given; `None` for as fast as it takes.
+    pub fn default_rate(&self) -> Option<RateSettings> {
+        match self {
+            Self::Email(_) => Some(RateSettings { per_second: 0.5, burst: 5 }),
+            _ => None,
+        }
+    }
+
+    /// How long groups wait, where alerts are grouped: for people, unless `group` says otherwise.
+    pub fn default_waits(&self, group: Option<bool>) -> Option<Waits> {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let waits = Waits { wait: Duration::from_secs(10), interval: minutes(2), repeat: Some(minutes(240)) };
+        match self {
+            Self::Email(EmailSettings { digest: Some(digest), .. }) => {
+                Some(Waits { wait: *digest, interval: *digest, repeat: None })
+            }
+            // One record says one thing: nothing to put together.
+            Self::Stdout(_) | Self::File(_) | Self::Syslog(_) => None,
+            Self::Email(_) => group.unwrap_or(true).then_some(waits),
+            Self::Webhook(_) => group.unwrap_or(false).then_some(waits),
+        }
+    }
+}
+
+impl DispatchSettings {
+    /// The inhibitions as they are meant.
+    pub fn inhibitions(&self) -> Result<Vec<Inhibition>, PatternError> {
+        let matcher = |written: &BTreeMap<String, OneOrMany>| {
+            Matcher::new(written.iter().map(|(label, patterns)| (label.as_str(), patterns.as_list())))
+        };
+        let compile = |inhibit: &InhibitSettings| {
+            Ok(Inhibition {
+                source: matcher(&inhibit.source)?,
+                target: matcher(&inhibit.target)?,
+                equal: inhibit.equal.clone(),
+            })
+        };
+        self.inhibit.iter().map(compile).collect()
     }
 }
 
@@ -580,6 +657,14 @@ mod duration_option {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         duration::deserialize(deserializer).map(Some)
+    }
+}
+
+mod size {
+    use super::*;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok(size_option::deserialize(deserializer)?.unwrap_or_default())
     }
 }
 

@@ -14,6 +14,12 @@ pub struct Status {
     pub submitted: u64,
     /// Notifications that found no room on their way in.
     pub lost: u64,
+    /// Notifications that a silence or an inhibition held back.
+    pub suppressed: u64,
+    /// Alerts that fire.
+    pub firing: usize,
+    /// Notifications that are on disk, where there is a store.
+    pub committed: u64,
     /// Each output by name.
     pub outputs: BTreeMap<String, OutputStatus>,
 }

@@ -2,7 +2,8 @@
 
 use std::io::{ErrorKind, Write};
 
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::alert::Delivery;
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::time::Timestamp;
 
 /// Writes each delivery and a line end.

@@ -20,7 +20,8 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 use syslog::{LogFormat, Logger};
 
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::alert::Delivery;
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::settings::{Framing, SyslogSettings, SyslogTransport};
 use crate::dispatch::tls::{self, TlsError};
 use crate::time::Timestamp;

@@ -1,7 +1,8 @@
 //! Alerts to an HTTP endpoint: our JSON, signed.
 
+use crate::alert::Delivery;
 use crate::dispatch::http::{self, HttpClient, HttpError, Insecure};
-use crate::dispatch::notifier::{Delivery, Notifier, NotifyError};
+use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::secret::{Secret, SecretError, SecretPlace};
 use crate::dispatch::settings::WebhookSettings;
 use crate::dispatch::signature::{SignatureError, Signer};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alert::Notification;
-use crate::attribution::{FlowRecord, Lookup};
+use crate::attribution::Lookup;
 use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
+use crate::names::{FlowRecord, NameStatistics};
 use crate::rule::Host;
 
 /// What the engine is told once.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub active_timeout: Option<Duration>,
     /// Flows held at once.
     pub max_flows: usize,
+    /// Names of addresses held at once.
+    pub max_names: usize,
     /// Bytes that the groups of all rules may hold.
     pub max_group_bytes: usize,
     /// Where owners come from.
@@ -71,6 +74,8 @@ pub enum Output {
 pub struct Statistics {
     /// The flow table.
     pub flows: FlowStatistics,
+    /// The names of remote ends.
+    pub names: NameStatistics,
     /// Owners held at this moment.
     pub owners: usize,
     /// Groups of all rules held at this moment.
@@ -107,6 +112,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(60),
             active_timeout: None,
             max_flows: MAX_FLOWS,
+            max_names: 262_144,
             max_group_bytes: 256 << 20,
             owners: Owners::Given,
             records: Records::Off,

@@ -86,12 +86,17 @@ impl LocalAddresses {
 
     /// The key of a packet's flow and the way the packet went, or `None`
     /// where only the flow's first packet can tell.
+    ///
+    /// The addresses count for more than what the link layer says (`hint`):
+    /// that is how the packet passed an interface. On a loopback interface it
+    /// only ever comes in, and what a container sends comes in first.
     pub fn orient(&self, tuple: &FiveTuple, hint: Option<FrameDirection>) -> Option<(FlowKey, FrameDirection)> {
-        let way = match hint {
-            Some(way) => way,
-            None if self.contains(tuple.source.address) => FrameDirection::Out,
-            None if self.contains(tuple.destination.address) => FrameDirection::In,
-            None => return None,
+        let way = match (self.contains(tuple.source.address), self.contains(tuple.destination.address)) {
+            (true, true) => return None,
+            (true, false) => FrameDirection::Out,
+            (false, true) => FrameDirection::In,
+            (false, false) if self.is_empty() && Scope::of(tuple.source.address) != Scope::Loopback => hint?,
+            (false, false) => return None,
         };
         Some((FlowKey::of(tuple, way), way))
     }
@@ -172,5 +177,35 @@ impl Scope {
             Self::Special => "special",
             Self::Public => "public",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn tuple(source: &str, destination: &str) -> FiveTuple {
+        let end = |text: &str| text.parse::<SocketAddr>().unwrap().into();
+        FiveTuple { protocol: Protocol::TCP, source: end(source), destination: end(destination) }
+    }
+
+    #[test]
+    fn addresses_count_for_more_than_the_way_through_an_interface() {
+        let host = LocalAddresses::new(["10.0.0.5/32".parse().unwrap(), "127.0.0.0/8".parse().unwrap()]);
+        let way = |local: &LocalAddresses, source, destination, hint| {
+            local.orient(&tuple(source, destination), Some(hint)).map(|(_, way)| way)
+        };
+        let (into, out) = (FrameDirection::In, FrameDirection::Out);
+        assert_eq!(way(&host, "10.0.0.5:1", "198.51.100.1:2", into), Some(out));
+        assert_eq!(way(&host, "198.51.100.1:2", "10.0.0.5:1", out), Some(into));
+        // What a container sends comes in from its link; what loops back comes in twice.
+        assert_eq!(way(&host, "172.17.0.2:1", "198.51.100.1:2", into), None);
+        assert_eq!(way(&host, "127.0.0.1:1", "127.0.0.1:2", into), None);
+        // With nothing known of the host, the link layer's word is taken.
+        let none = LocalAddresses::default();
+        assert_eq!(way(&none, "172.17.0.2:1", "198.51.100.1:2", into), Some(into));
+        assert_eq!(way(&none, "127.0.0.1:1", "127.0.0.1:2", into), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Pure. Bounded: what does not fit is counted.
 
 mod counters;
+mod duplicates;
 mod end_reason;
 mod key;
 mod losses;
@@ -10,8 +11,11 @@ mod state;
 mod table;
 
 pub use counters::Counters;
+pub use duplicates::Duplicates;
 pub use end_reason::FlowEndReason;
 pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
-pub use table::{Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SourceCount};
+pub use table::{
+    Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount,
+};

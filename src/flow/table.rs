@@ -47,6 +47,8 @@ pub struct FlowTable<X> {
     dirty: Vec<FlowId>,
     /// Flows whose first packet came since [`FlowTable::take_opened`].
     opened: Vec<FlowId>,
+    /// Payloads of flows that are read.
+    payloads: Vec<SeenPayload>,
     /// Flows that left the index and wait for the tick to take their bytes.
     superseded: Vec<FlowId>,
     /// Flows that were evicted clean, for the engine to report.
@@ -125,6 +127,17 @@ pub struct FlowStatistics {
     pub refused_bytes: u64,
 }
 
+/// A packet with a payload on a flow that is read.
+#[derive(Debug, Clone, Copy)]
+pub struct SeenPayload {
+    /// Which entry.
+    pub id: FlowId,
+    /// The packet's place among those that were given to [`FlowTable::observe`].
+    pub packet: usize,
+    /// The way it went.
+    pub way: FrameDirection,
+}
+
 /// What a source counted on a flow since it last said so.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceCount<'a> {
@@ -189,6 +202,8 @@ const FIN_OUT: u16 = 1 << 5;
 const FIN_IN: u16 = 1 << 6;
 const ENDED: u16 = 1 << 7;
 const FAILED: u16 = 1 << 8;
+/// Its payloads are read.
+const READ: u16 = 1 << 9;
 
 impl<X: Default> FlowTable<X> {
     /// An empty table.
@@ -203,6 +218,7 @@ impl<X: Default> FlowTable<X> {
             free: Vec::new(),
             dirty: Vec::new(),
             opened: Vec::new(),
+            payloads: Vec::new(),
             superseded: Vec::new(),
             evicted: Vec::new(),
             expiry: Expiry::default(),
@@ -213,7 +229,7 @@ impl<X: Default> FlowTable<X> {
 
     /// Counts packets of the flows of one owner slot, several at a time.
     pub fn observe(&mut self, packets: &[Packet<'_>], slot: OwnerSlot, local: &LocalAddresses) {
-        for batch in packets.chunks(BATCH) {
+        for (number, batch) in packets.chunks(BATCH).enumerate() {
             let mut hashes = [0; BATCH];
             let mut found = [None; BATCH];
             for (hash, packet) in hashes.iter_mut().zip(batch) {
@@ -224,11 +240,13 @@ impl<X: Default> FlowTable<X> {
                 *found = self.find(*hash, packet, slot);
             }
             let version = self.version;
-            for ((mut found, hash), packet) in found.into_iter().zip(hashes).zip(batch) {
+            for (place, ((mut found, hash), packet)) in found.into_iter().zip(hashes).zip(batch).enumerate() {
                 if self.version != version {
                     found = self.find(hash, packet, slot);
                 }
-                self.count(found, hash, packet, slot, local);
+                if let Some((id, way)) = self.count(found, hash, packet, slot, local) {
+                    self.payloads.push(SeenPayload { id, packet: number * BATCH + place, way });
+                }
             }
         }
     }
@@ -277,6 +295,18 @@ impl<X: Default> FlowTable<X> {
     /// The flows whose first packet came since the last call.
     pub fn take_opened(&mut self) -> Vec<FlowId> {
         take(&mut self.opened)
+    }
+
+    /// The payloads of flows that are read, of the last [`FlowTable::observe`].
+    pub fn take_payloads(&mut self) -> Vec<SeenPayload> {
+        take(&mut self.payloads)
+    }
+
+    /// Lets the payloads of a flow pass unread from here on.
+    pub fn stop_reading(&mut self, id: FlowId) {
+        if self.holds(id) {
+            self.hot[id.index].flags &= !READ;
+        }
     }
 
     /// Whether a flow was opened since [`FlowTable::take_opened`].
@@ -463,8 +493,16 @@ impl<X: Default> FlowTable<X> {
         self.index.find(hash, same).copied()
     }
 
+    /// Counts a packet; gives its flow and way where its payload is to be read.
     #[inline]
-    fn count(&mut self, found: Option<u32>, hash: u64, packet: &Packet<'_>, slot: OwnerSlot, local: &LocalAddresses) {
+    fn count(
+        &mut self,
+        found: Option<u32>,
+        hash: u64,
+        packet: &Packet<'_>,
+        slot: OwnerSlot,
+        local: &LocalAddresses,
+    ) -> Option<(FlowId, FrameDirection)> {
         let index = match found {
             Some(index) if !self.reopens(index, packet) => index,
             found => {
@@ -474,16 +512,13 @@ impl<X: Default> FlowTable<X> {
                 let Some(index) = self.open(hash, packet, slot, local) else {
                     self.statistics.refused += 1;
                     self.statistics.refused_bytes += packet.bytes.0;
-                    return;
+                    return None;
                 };
                 index
             }
         };
         let hot = &mut self.hot[index];
-        let out = match packet.direction {
-            Some(way) => way == FrameDirection::Out,
-            None => hot.key.local == packet.five_tuple.source,
-        };
+        let out = hot.key.local == packet.five_tuple.source;
         hot.last = hot.last.max(packet.timestamp);
         if !hot.add(out, packet) {
             self.spilled.entry(index).or_default().add(&counters_of(out, packet));
@@ -497,6 +532,11 @@ impl<X: Default> FlowTable<X> {
                 self.expiry.schedule(id, packet.timestamp.after(LINGER));
             }
         }
+        if self.hot[index].flags & READ == 0 || packet.payload.is_empty() {
+            return None;
+        }
+        let id = FlowId { index, serial: self.cold[index].serial };
+        Some((id, if out { FrameDirection::Out } else { FrameDirection::In }))
     }
 
     /// Whether the packet opens a connection anew on the tuple of one that ended.
@@ -528,7 +568,7 @@ impl<X: Default> FlowTable<X> {
             return None;
         }
         let Opened { key, slot, direction, local_opened, at, interface } = opened;
-        let flags = INDEXED | if local_opened { LOCAL_OPENED } else { 0 };
+        let flags = INDEXED | READ | if local_opened { LOCAL_OPENED } else { 0 };
         let hot = Hot { key, slot, last: at, flags, ..Hot::default() };
         let interface = u16::try_from(interface).unwrap_or(u16::MAX);
         let reported = second_of(at);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::attribution::ProcessKey;
+use crate::attribution::{Attribution, ProcessKey};
 use crate::flow::{Direction, FlowKey};
 use crate::names::application::{Ports, recognise};
 use crate::names::stream::Stream;
@@ -57,6 +57,21 @@ pub struct Segment<'a> {
     pub owner: Option<ProcessKey>,
     /// When it passed.
     pub now: Timestamp,
+}
+
+/// A payload that a source reports apart from what it counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Payload<'a> {
+    /// The flow it passed on.
+    pub key: &'a FlowKey,
+    /// The way it went.
+    pub way: FrameDirection,
+    /// Whose flow it is.
+    pub attribution: &'a Attribution,
+    /// When it passed.
+    pub timestamp: Timestamp,
+    /// Its first octets.
+    pub bytes: &'a [u8],
 }
 
 /// What a payload told.
@@ -176,6 +191,13 @@ impl FlowNames {
     }
 }
 
+impl Payload<'_> {
+    /// Whether it is of a flow of DNS.
+    pub fn is_dns(&self) -> bool {
+        is_dns(self.key)
+    }
+}
+
 impl Names {
     /// Holds at most `limit` names of addresses.
     pub fn new(limit: usize) -> Self {
@@ -217,7 +239,7 @@ impl Names {
         let before = flow.application;
         let said_something = match flow.stage {
             Stage::Dns => self.read_dns(flow, segment, &mut found),
-            Stage::Start if is_dns(segment) => {
+            Stage::Start if is_dns(segment.key) => {
                 flow.stage = Stage::Dns;
                 self.read_dns(flow, segment, &mut found)
             }
@@ -307,6 +329,10 @@ impl Names {
                 false
             }
             _ if full || flow.looked >= MAX_SEGMENTS => {
+                flow.finish();
+                false
+            }
+            Reading::Unknown if flow.looked >= MAX_UNKNOWN => {
                 flow.finish();
                 false
             }
@@ -530,8 +556,8 @@ impl Questions {
     }
 }
 
-fn is_dns(segment: &Segment<'_>) -> bool {
-    segment.key.remote.port == DNS_PORT || segment.key.local.port == DNS_PORT
+fn is_dns(key: &FlowKey) -> bool {
+    key.remote.port == DNS_PORT || key.local.port == DNS_PORT
 }
 
 fn ports(segment: &Segment<'_>) -> Ports {
@@ -552,13 +578,16 @@ fn message_over_tcp(start: &[u8]) -> Option<(&[u8], usize)> {
 const DNS_PORT: u16 = 53;
 
 /// Payloads of a flow that are looked at, both ways.
-const MAX_LOOKS: u8 = 24;
+const MAX_LOOKS: u8 = 16;
 
 /// Payloads from the initiator within which a name must have begun.
 const MAX_SEGMENTS: u8 = 12;
 
+/// Payloads within which the start of a stream must have shown itself, should they come out of order.
+const MAX_UNKNOWN: u8 = 3;
+
 /// Datagrams within which a protocol must have shown itself.
-const MAX_DATAGRAMS: u8 = 4;
+const MAX_DATAGRAMS: u8 = 3;
 
 /// Flows whose start is put together at once: at most 16 kB each, mostly 2.
 const MAX_READERS: usize = 8192;

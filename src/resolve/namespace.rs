@@ -69,11 +69,18 @@ impl Namespaces {
         }
         let entered = rustix::fs::openat(directory.as_fd(), "ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|fd| within(fd, move || Tables::open(number)));
-        if let Err(error) = &entered {
-            debug!(number, %error, "cannot enter a network namespace; its tables are read as text");
-            self.refused.insert(number, Instant::now());
+        match entered {
+            Ok(tables) => {
+                self.open.insert(number, NetworkNamespace::new(directory.pid(), Some(tables)));
+            }
+            Err(error @ (Errno::PERM | Errno::ACCESS)) => {
+                debug!(number, %error, "cannot enter a network namespace; its tables are read as text");
+                self.refused.insert(number, Instant::now());
+                self.open.insert(number, NetworkNamespace::new(directory.pid(), None));
+            }
+            // The process has ended; the next one leads there too.
+            Err(_) => {}
         }
-        self.open.insert(number, NetworkNamespace::new(directory.pid(), entered.ok()));
     }
 
     /// Closes those that no process is in.

@@ -21,6 +21,7 @@ mod definition;
 mod evaluate;
 mod fact;
 mod field;
+mod index;
 mod metric;
 mod observation;
 mod pattern;

@@ -2,12 +2,12 @@
 
 pub mod clock;
 pub mod control;
+pub mod fetch;
 pub mod live;
 pub mod load;
 pub mod offline;
 pub mod privilege;
 pub mod record;
 pub mod rehearsal;
-pub mod rules;
 pub mod source;
 pub mod watch;

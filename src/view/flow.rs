@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use bstr::ByteSlice;
 use serde::Serialize;
 
-use crate::attribution::{Attribution, FlowRecord};
+use crate::attribution::Attribution;
 use crate::flow::Direction;
+use crate::names::{DestinationName, FlowRecord, Place};
 use crate::packet::Protocol;
 use crate::time::Timestamp;
 use crate::view::OwnerView;
@@ -54,9 +55,56 @@ pub struct FlowView<'a> {
     /// Why the owner is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_reason: Option<&'static str>,
+    /// What is spoken.
+    pub l7: &'static str,
+    /// What the remote end is called.
+    #[serde(flatten)]
+    pub name: Option<NameView<'a>>,
+    /// Whose network the remote end is in.
+    #[serde(flatten)]
+    pub place: Option<PlaceView<'a>>,
     /// The network namespace, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
+}
+
+/// What a remote end is called; the words are those of the rule fields.
+#[derive(Debug, Serialize)]
+pub struct NameView<'a> {
+    /// Best known name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<&'a str>,
+    /// How it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_source: Option<&'static str>,
+    /// Whether the names agree.
+    pub domain_trust: &'static str,
+    /// Name in the TLS or QUIC handshake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<&'a str>,
+    /// Name whose DNS answer held the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<&'a str>,
+    /// Name in the HTTP Host header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_host: Option<&'a str>,
+    /// Registered domain of the best known name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_domain: Option<&'a str>,
+}
+
+/// Whose network a remote end is in.
+#[derive(Debug, Serialize)]
+pub struct PlaceView<'a> {
+    /// Autonomous system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// Its organisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_org: Option<&'a str>,
+    /// Country code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<&'a str>,
 }
 
 /// A protocol in JSON: its name, or its number where there is no name.
@@ -70,7 +118,7 @@ pub enum ProtocolView {
 }
 
 /// The columns of the CSV form.
-pub const FLOW_COLUMNS: [&str; 21] = [
+pub const FLOW_COLUMNS: [&str; 27] = [
     "proto",
     "local_ip",
     "local_port",
@@ -92,6 +140,12 @@ pub const FLOW_COLUMNS: [&str; 21] = [
     "uid",
     "user",
     "evidence",
+    "l7",
+    "domain",
+    "domain_source",
+    "domain_trust",
+    "asn",
+    "country",
 ];
 
 impl<'a> FlowView<'a> {
@@ -124,13 +178,16 @@ impl<'a> FlowView<'a> {
                 Attribution::Unknown(reason) => Some(reason.name()),
                 Attribution::Known { .. } | Attribution::Pending { .. } => None,
             },
+            l7: record.application.name(),
+            name: record.name.as_deref().map(NameView::of),
+            place: record.place.as_deref().map(PlaceView::of),
             netns: Some(record.key.namespace.0).filter(|inode| *inode != 0),
         }
     }
 
     /// The cells of the CSV form, in the order of [`FLOW_COLUMNS`].
     pub fn cells(&self) -> [String; FLOW_COLUMNS.len()] {
-        let owner = self.owner.as_ref();
+        let (owner, name, place) = (self.owner.as_ref(), self.name.as_ref(), self.place.as_ref());
         let text = |value: Option<String>| value.unwrap_or_default();
         [
             self.proto.to_string(),
@@ -154,6 +211,12 @@ impl<'a> FlowView<'a> {
             text(owner.and_then(|owner| owner.uid).map(|uid| uid.to_string())),
             text(owner.and_then(|owner| owner.user).map(str::to_owned)),
             self.evidence.to_owned(),
+            self.l7.to_owned(),
+            text(name.and_then(|name| name.domain).map(str::to_owned)),
+            text(name.and_then(|name| name.domain_source).map(str::to_owned)),
+            text(name.map(|name| name.domain_trust.to_owned())),
+            text(place.and_then(|place| place.asn).map(|asn| asn.to_string())),
+            text(place.and_then(|place| place.country).map(str::to_owned)),
         ]
     }
 
@@ -170,6 +233,26 @@ impl<'a> FlowView<'a> {
             Attribution::Pending { .. } => "?".to_owned(),
             Attribution::Unknown(reason) => format!("? ({})", reason.name()),
         }
+    }
+}
+
+impl<'a> NameView<'a> {
+    fn of(name: &'a DestinationName) -> Self {
+        Self {
+            domain: name.domain.as_deref(),
+            domain_source: name.source.map(|source| source.name()),
+            domain_trust: name.trust.name(),
+            sni: name.sni.as_deref(),
+            dns: name.dns.as_deref(),
+            http_host: name.http_host.as_deref(),
+            registered_domain: name.registered_domain.as_deref(),
+        }
+    }
+}
+
+impl<'a> PlaceView<'a> {
+    fn of(place: &'a Place) -> Self {
+        Self { asn: place.asn, as_org: place.organization.as_deref(), country: place.country.as_deref() }
     }
 }
 

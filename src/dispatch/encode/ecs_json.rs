@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::alert::Origin;
 use crate::alert::{Alert, DocumentKind, Notification};
-use crate::dispatch::message::Origin;
 use crate::rule::{Confidence, Quantity, Severity, Sum, Value};
 
 /// The version of ECS that the field names are taken from.

@@ -11,8 +11,8 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use minijinja::{AutoEscape, Environment, context};
 
 use crate::alert::{Alert, Notification};
+use crate::alert::{Message, Origin};
 use crate::dispatch::encode::text;
-use crate::dispatch::message::{Message, Origin};
 use crate::escape::one_line;
 use crate::rule::Severity;
 
@@ -51,14 +51,14 @@ pub fn encode(message: &Message, origin: &Origin, envelope: &Envelope) -> Vec<u8
 }
 
 fn headers(message: &Message) -> Vec<(&'static str, &str)> {
-    let last = message.last();
-    let state = last.alert.as_ref().map_or(last.kind.name(), |alert| alert.state.state);
+    let headline = message.headline();
+    let state = headline.alert.as_ref().map_or(headline.kind.name(), |alert| alert.state.state);
     let mut headers = vec![
         ("Auto-Submitted", "auto-generated"),
         ("X-Egress-State", state),
         ("X-Egress-Severity", message.severity().name()),
     ];
-    headers.extend(last.alert.as_ref().map(|alert| ("X-Egress-Rule", &*alert.rule.metadata.id)));
+    headers.extend(headline.alert.as_ref().map(|alert| ("X-Egress-Rule", &*alert.rule.metadata.id)));
     if message.severity() == Severity::Critical && !message.kind().ends() {
         headers.extend([("X-Priority", "1 (Highest)"), ("Importance", "high")]);
     }
@@ -67,15 +67,15 @@ fn headers(message: &Message) -> Vec<(&'static str, &str)> {
 
 /// `[HIGH] web-07: Large upload to cloud storage (rclone, alice)`, held at a length that lists show.
 pub fn subject(message: &Message, origin: &Origin) -> String {
-    let last = message.last();
-    let word = match last.kind {
+    let headline = message.headline();
+    let word = match headline.kind {
         _ if message.kind().ends() => "RESOLVED".to_owned(),
         crate::alert::DocumentKind::Test => "TEST".to_owned(),
         crate::alert::DocumentKind::Heartbeat => "ALIVE".to_owned(),
         _ => message.severity().name().to_uppercase(),
     };
     let number = message.notifications.len() + message.omitted;
-    let what = match &last.alert {
+    let what = match &headline.alert {
         Some(alert) => {
             let who: Vec<String> = [
                 alert.process.as_ref().and_then(|process| name(&process.executable.exe.to_string())),
@@ -88,7 +88,7 @@ pub fn subject(message: &Message, origin: &Origin) -> String {
             let title = one_line(if title.is_empty() { &*alert.rule.metadata.id } else { title });
             if who.is_empty() { title } else { format!("{title} ({})", who.join(", ")) }
         }
-        None => one_line(last.summary()),
+        None => one_line(headline.summary()),
     };
     let several = if number > 1 { format!("{number} alerts: ") } else { String::new() };
     let subject = format!("[{word}] {}: {several}{what}", one_line(&*origin.host.name));

@@ -3,10 +3,10 @@
 use jiff::tz::TimeZone;
 
 use crate::alert::Notification;
+use crate::alert::{Message, Origin};
 use crate::dispatch::encode::rfc5424::{self, Body, Form, Header};
 use crate::dispatch::encode::text::{self, Palette};
 use crate::dispatch::encode::{ecs_json, email, json};
-use crate::dispatch::message::{Message, Origin};
 use crate::dispatch::settings::{Format, SyslogHeader, SyslogSettings, SyslogTransport};
 
 /// Writes messages for one output.
@@ -47,11 +47,11 @@ impl Encoder {
         match self {
             Self::Plain(format, palette) => plain(*format, *palette, message, origin),
             Self::Syslog(Format::Rfc5424 | Format::Rfc3164, header) => {
-                rfc5424::encode(message.last(), origin, header, Body::Structured)
+                rfc5424::encode(message.headline(), origin, header, Body::Structured)
             }
             Self::Syslog(format, header) => {
                 let record = plain(*format, Palette::Plain, message, origin);
-                rfc5424::encode(message.last(), origin, header, Body::Record(&record))
+                rfc5424::encode(message.headline(), origin, header, Body::Record(&record))
             }
             Self::Email(envelope) => email::encode(message, origin, envelope),
         }

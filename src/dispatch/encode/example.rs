@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::alert::Origin;
 use crate::alert::{
     Alert, AlertState, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent,
     ProcessFacts, RuleFacts, Source, Window,
 };
 use crate::attribution::User;
-use crate::dispatch::message::Origin;
 use crate::rule::{Confidence, Host, Metadata, Quantity, Severity, Value};
 use crate::time::Timestamp;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::alert::{Alert, Notification, Problem};
-use crate::dispatch::message::{Message, Origin};
+use crate::alert::{Message, Origin};
 use crate::rule::{Host, Value};
 use crate::time::Timestamp;
 

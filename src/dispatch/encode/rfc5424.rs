@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use jiff::tz::TimeZone;
 
+use crate::alert::Origin;
 use crate::alert::{DocumentKind, Notification};
-use crate::dispatch::message::Origin;
 use crate::escape::one_line;
 use crate::rule::{Severity, Value};
 use crate::time::Timestamp;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::alert::Message;
 use crate::alert::{Alert, Condition, DocumentKind, Notification, ProcessFacts};
-use crate::dispatch::message::Message;
 use crate::escape::one_line;
 use crate::rule::{Quantity, Severity, Value};
 use crate::time::Timestamp;

@@ -388,12 +388,13 @@ impl Compiler<'_> {
             Kind::User => Pattern::User { names: Arc::default(), ids: numbers },
             _ => Pattern::Number(numbers),
         };
-        Some(Condition::test(field, pattern))
+        Some(Condition::test(with_name(field), pattern))
     }
 
     /// A value, several, lists: one of them must fit.
     fn values(&mut self, field: Field, asked: Asked, quantifier: Quantifier, node: &Node) -> Option<Condition> {
         let kind = field.kind();
+        let field = with_name(field);
         let elements = match &node.value {
             Yaml::Sequence(elements) => elements.as_slice(),
             _ => std::slice::from_ref(node),
@@ -761,6 +762,15 @@ fn literal_free(expression: &str) -> bool {
         longest = longest.max(run);
     }
     longest < 2
+}
+
+/// A user goes by number and by name, whichever of the two fields a rule asks.
+fn with_name(field: Field) -> Field {
+    match field {
+        Field::Uid => Field::User,
+        Field::Auid => Field::LoginUser,
+        other => other,
+    }
 }
 
 pub(super) fn all_of(mut parts: Vec<Condition>) -> Condition {

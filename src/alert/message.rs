@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::alert::{DocumentKind, Notification, Reason};
+use crate::alert::{DocumentKind, Due, Notification, Reason};
 use crate::rule::{Host, Severity};
 use crate::time::Timestamp;
 
@@ -19,7 +19,7 @@ pub struct Message {
     pub reason: Reason,
     /// The labels that the notifications of a group have in common; empty outside groups.
     pub group: Vec<(String, String)>,
-    /// What is said, oldest first; never empty.
+    /// What is said, the worst first; never empty.
     pub notifications: Vec<Arc<Notification>>,
     /// How many more notifications the group has than are listed.
     pub omitted: usize,
@@ -51,9 +51,27 @@ impl Message {
         }
     }
 
-    /// The last notification, which says how things stand.
-    pub fn last(&self) -> &Notification {
-        self.notifications.last().expect("a message is never made without a notification")
+    /// A group for one output, sent at `now`.
+    pub fn of_group(output: &str, due: Due, now: Timestamp) -> Self {
+        let Due { labels, reason, notifications, omitted, .. } = due;
+        // A repetition has the content of what it repeats, and is another message all the same.
+        let id = message_id(&format!("{output} {}", now.as_nanos()), &notifications);
+        let timestamp = notifications.iter().map(|notification| notification.timestamp).max().unwrap_or(now);
+        Self { id, timestamp, reason, group: labels, notifications, omitted, suppressed: None }
+    }
+
+    /// The notification that stands for the others: the only one, or the worst.
+    pub fn headline(&self) -> &Notification {
+        self.notifications.first().expect("a message is never made without a notification")
+    }
+
+    /// What the order of delivery is kept for: the alert, or the whole group.
+    pub fn key(&self) -> String {
+        if self.group.is_empty() {
+            return self.headline().key().to_owned();
+        }
+        let labels: Vec<String> = self.group.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        format!("group {}", labels.join(","))
     }
 
     /// The worst severity of all.
@@ -64,7 +82,7 @@ impl Message {
     /// What kind of thing it says: resolved only where every alert is.
     pub fn kind(&self) -> DocumentKind {
         let firing = self.notifications.iter().find(|notification| !notification.kind.ends());
-        firing.map_or_else(|| self.last().kind, |notification| notification.kind)
+        firing.map_or_else(|| self.headline().kind, |notification| notification.kind)
     }
 }
 

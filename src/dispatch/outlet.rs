@@ -1,0 +1,318 @@
+//! One output as the pipeline sees it: its groups, its queue, and how it is doing.
+//!
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::alert::{Delivery, Due, Groups, Labels, Message, Notification, Origin, Waits, label_values};
+use crate::dispatch::backoff::TokenBucket;
+use crate::dispatch::encode::{self, Encoder};
+use crate::dispatch::notifier::NotifyError;
+use crate::dispatch::output::{self, OutputError};
+use crate::dispatch::queue::{Health, Queue, QueueLimits, Verdict};
+use crate::dispatch::settings::{Common, GroupSettings, OutputSettings};
+use crate::dispatch::status::OutputStatus;
+use crate::time::Timestamp;
+
+/// One output.
+#[derive(Debug)]
+pub struct Outlet {
+    name: Arc<str>,
+    encoder: Encoder,
+    common: Common,
+    grouped: Option<Waits>,
+    pub(super) queue: Queue,
+    pub(super) groups: Groups,
+    pub(super) status: OutputStatus,
+    /// What is kept alone on disk until its group is sent: by group and alert.
+    alone: BTreeMap<(Labels, Arc<str>), Vec<Arc<str>>>,
+    /// From where on only the store holds deliveries.
+    spilled: Option<Spill>,
+    /// Whether the failure that goes on has been said.
+    said_failing: bool,
+    /// Losses that have been said.
+    said_given_up: u64,
+    heartbeat_at: Option<Timestamp>,
+    /// What the output that stands in has got already.
+    handed_over: BTreeSet<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Spill {
+    from: u64,
+    count: u64,
+}
+
+/// Deliveries that an outlet wants from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refill {
+    /// From this place in the order on.
+    pub from: u64,
+    /// So many at most.
+    pub most: usize,
+}
+
+impl Outlet {
+    /// An empty one.
+    pub fn new(name: &str, settings: &OutputSettings, now: Timestamp) -> Result<Self, OutputError> {
+        let common = settings.common.clone();
+        let limits = QueueLimits { capacity: common.queue.max(1), max_age: common.max_age };
+        let rate = common.rate.or(settings.transport.default_rate());
+        let bucket = rate.map(|rate| TokenBucket::new(rate.per_second, rate.burst, now));
+        Ok(Self {
+            name: name.into(),
+            encoder: output::encoder(settings)?,
+            grouped: settings.transport.default_waits(common.group),
+            queue: Queue::new(limits, bucket),
+            groups: Groups::default(),
+            status: OutputStatus::default(),
+            alone: BTreeMap::new(),
+            spilled: None,
+            said_failing: false,
+            said_given_up: 0,
+            heartbeat_at: common.heartbeat.map(|every| now.after(every)),
+            handed_over: BTreeSet::new(),
+            common,
+        })
+    }
+
+    /// The output that stands in for this one.
+    pub fn fallback(&self) -> Option<&str> {
+        self.common.fallback.as_deref()
+    }
+
+    /// Whether it gets what is held back from others.
+    pub fn is_audit(&self) -> bool {
+        self.common.audit
+    }
+
+    /// Whether several alerts may become one delivery.
+    pub fn groups_alerts(&self) -> bool {
+        self.grouped.is_some()
+    }
+
+    /// Whether it wants a notification of this kind and severity.
+    pub fn wants(&self, notification: &Notification) -> bool {
+        let mild = notification.alert.is_some() && notification.severity() < self.common.min_severity;
+        !mild && (self.common.send_resolved || !notification.kind.ends())
+    }
+
+    /// Renders a message; its bytes never change after that.
+    pub fn render(&self, message: Message, origin: &Origin, sequence: u64, now: Timestamp) -> Delivery {
+        Delivery {
+            sequence,
+            id: Arc::clone(&message.id),
+            output: Arc::clone(&self.name),
+            key: message.key().into(),
+            kind: message.kind(),
+            severity: message.severity(),
+            created: now,
+            payload: self.encoder.encode(&message, origin).into(),
+            remaining: Vec::new(),
+            attempts: 0,
+            last_error: None,
+            // Kept where another output may have to render it again.
+            message: self.common.fallback.is_some().then(|| Arc::new(message)),
+        }
+    }
+
+    /// Puts a delivery into the queue, or leaves it to the store where the queue is full.
+    pub fn queue_up(&mut self, delivery: Delivery, stored: bool) {
+        self.status.queued += 1;
+        match &mut self.spilled {
+            Some(spill) => spill.count += 1,
+            None if stored && !self.queue.has_room() => {
+                self.spilled = Some(Spill { from: delivery.sequence, count: 1 });
+            }
+            None => {
+                if self.queue.push(delivery).is_some() {
+                    self.status.queue_full += 1;
+                }
+            }
+        }
+    }
+
+    /// The store holds deliveries of an earlier run.
+    pub fn expect_refill(&mut self, count: u64) {
+        self.spilled = Some(Spill { from: 0, count });
+    }
+
+    /// What to fetch from the store, where there is room for it.
+    pub fn wants_refill(&self) -> Option<Refill> {
+        let spill = self.spilled?;
+        let room = self.common.queue.max(1).saturating_sub(self.queue.len());
+        let enough = room > 0 && room >= self.common.queue / 2;
+        enough.then(|| Refill { from: spill.from, most: room.min(MOST_REFILLED) })
+    }
+
+    /// Takes what the store held.
+    pub fn refill(&mut self, asked: Refill, deliveries: Vec<Delivery>) {
+        let complete = deliveries.len() < asked.most;
+        let count = deliveries.len() as u64;
+        let last = deliveries.last().map(|delivery| delivery.sequence);
+        for delivery in deliveries {
+            if self.queue.push(delivery).is_some() {
+                self.status.queue_full += 1;
+            }
+        }
+        self.spilled = match (self.spilled, last) {
+            (Some(spill), Some(last)) if !complete => {
+                Some(Spill { from: last + 1, count: spill.count.saturating_sub(count) })
+            }
+            _ => None,
+        };
+    }
+
+    /// Adds an alert's word to its group; `alone` is what the store keeps of it until then.
+    pub fn add_to_group(
+        &mut self,
+        settings: &GroupSettings,
+        notification: &Arc<Notification>,
+        alone: Option<Arc<str>>,
+        now: Timestamp,
+    ) {
+        let Some(default) = self.grouped else { return };
+        let waits = Waits {
+            wait: settings.wait.unwrap_or(default.wait),
+            interval: settings.interval.unwrap_or(default.interval),
+            repeat: settings.repeat.or(default.repeat).filter(|repeat| !repeat.is_zero()),
+        };
+        let rule = [String::from("rule")];
+        let by = settings.by.as_deref().unwrap_or(&rule);
+        let value = |label: &String| (label.clone(), label_values(notification, label).join(","));
+        let labels: Labels = by.iter().map(value).collect();
+        if let Some(id) = alone {
+            self.alone.entry((labels.clone(), notification.key().into())).or_default().push(id);
+        }
+        self.groups.handle(labels, waits, Arc::clone(notification), now);
+    }
+
+    /// A group that is due, and what the store need no longer keep alone. While
+    /// deliveries wait, groups wait too, and grow instead of queueing up.
+    pub fn poll_group(&mut self, now: Timestamp) -> Option<(Due, Vec<Arc<str>>)> {
+        if !self.takes_groups() {
+            return None;
+        }
+        let due = self.groups.poll(now)?;
+        let mut alone = Vec::new();
+        for key in &due.keys {
+            alone.extend(self.alone.remove(&(due.labels.clone(), Arc::clone(key))).unwrap_or_default());
+        }
+        Some((due, alone))
+    }
+
+    /// When there may be something to do; `idle` says whether its worker could take a delivery.
+    pub fn poll_timeout(&self, now: Timestamp, idle: bool) -> Option<Timestamp> {
+        let queue = if idle { self.queue.poll_timeout(now) } else { None };
+        let groups = if self.takes_groups() { self.groups.poll_timeout() } else { None };
+        let fallback = match (&self.common.fallback, self.queue.health()) {
+            (Some(_), (Health::Failing, Some(since))) => Some(since.after(HAND_OVER_AFTER)).filter(|at| *at > now),
+            _ => None,
+        };
+        [queue, groups, self.heartbeat_at, fallback].into_iter().flatten().min()
+    }
+
+    /// Takes the outcome of an attempt. A delivery that was too large is replaced by its small form, which
+    /// `smaller` then holds.
+    pub fn handle_outcome(
+        &mut self,
+        id: &str,
+        outcome: &Result<(), NotifyError>,
+        now: Timestamp,
+        chance: f64,
+        smaller: &mut Option<Arc<[u8]>>,
+    ) -> Verdict {
+        let large = match outcome {
+            Err(NotifyError::TooLarge { .. }) => self.queue.payload(id),
+            _ => None,
+        };
+        let verdict = self.queue.handle_outcome(id, outcome, now, chance);
+        match &verdict {
+            Verdict::Delivered => self.status.delivered += 1,
+            Verdict::Later { .. } => self.status.retried += 1,
+            Verdict::Dead => self.status.refused += 1,
+            Verdict::Smaller => {
+                let small: Option<Arc<[u8]>> = large.map(|payload| encode::json::shrink(&payload).into());
+                if let Some(payload) = &small {
+                    self.queue.replace_payload(id, Arc::clone(payload));
+                }
+                *smaller = small;
+            }
+            Verdict::Gone | Verdict::Unknown => {}
+        }
+        self.status.last_error = outcome.as_ref().err().map(ToString::to_string);
+        verdict
+    }
+
+    /// Whether others should hear how it is doing: `Some(true)` when it works again, `Some(false)` when it fails.
+    pub fn handle_health(&mut self, outcome: &Result<(), NotifyError>, now: Timestamp) -> Option<bool> {
+        if outcome.is_ok() {
+            self.handed_over.clear();
+            return std::mem::take(&mut self.said_failing).then_some(true);
+        }
+        let at_once = matches!(outcome, Err(NotifyError::Misconfigured { .. } | NotifyError::Gone { .. }));
+        let telling = at_once || self.failing_for(now) >= FAILING_IS_A_PROBLEM_AFTER;
+        let news = telling && !self.said_failing;
+        self.said_failing |= telling;
+        news.then_some(false)
+    }
+
+    /// How many deliveries were given up since this was asked last.
+    pub fn news_of_given_up(&mut self) -> u64 {
+        let given_up = self.status.given_up();
+        given_up - std::mem::replace(&mut self.said_given_up, given_up)
+    }
+
+    /// Whether it is time for a sign of life. None is queued behind deliveries that wait.
+    pub fn heartbeat_is_due(&mut self, now: Timestamp) -> bool {
+        let (Some(every), Some(at)) = (self.common.heartbeat, self.heartbeat_at) else { return false };
+        if now < at {
+            return false;
+        }
+        self.heartbeat_at = Some(now.after(every.max(Duration::from_secs(1))));
+        self.queue.is_empty()
+    }
+
+    /// The output that stands in, and what it has not got yet, once this one has failed for long.
+    pub fn poll_hand_over(&mut self, now: Timestamp) -> Option<(String, Vec<Arc<Message>>)> {
+        let fallback = self.common.fallback.clone()?;
+        let gone = self.queue.health().0 == Health::Gone;
+        if !gone && self.failing_for(now) < HAND_OVER_AFTER {
+            return None;
+        }
+        let new: Vec<(Arc<str>, Arc<Message>)> = self
+            .queue
+            .deliveries()
+            .filter(|delivery| !self.handed_over.contains(&delivery.id))
+            .filter_map(|delivery| Some((Arc::clone(&delivery.id), Arc::clone(delivery.message.as_ref()?))))
+            .collect();
+        let (ids, messages): (Vec<_>, Vec<_>) = new.into_iter().unzip();
+        self.handed_over.extend(ids);
+        Some((fallback, messages))
+    }
+
+    /// How it stands.
+    pub fn current_status(&self) -> OutputStatus {
+        let (health, failing_since) = self.queue.health();
+        let stored = self.spilled.map_or(0, |spill| usize::try_from(spill.count).unwrap_or(usize::MAX));
+        let waiting = self.queue.len().saturating_add(stored);
+        OutputStatus { waiting, health, failing_since, ..self.status.clone() }
+    }
+
+    fn takes_groups(&self) -> bool {
+        self.queue.len() < 2 && self.spilled.is_none()
+    }
+
+    fn failing_for(&self, now: Timestamp) -> Duration {
+        self.queue.health().1.map_or(Duration::ZERO, |since| now.since(since))
+    }
+}
+
+/// A receiver that fails for longer is a problem that other receivers hear of.
+const FAILING_IS_A_PROBLEM_AFTER: Duration = Duration::from_secs(60);
+/// After this time the fallback stands in.
+const HAND_OVER_AFTER: Duration = Duration::from_secs(600);
+/// Deliveries that are fetched from the store at once.
+const MOST_REFILLED: usize = 2_000;
