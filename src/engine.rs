@@ -5,21 +5,25 @@
 //! time, so the same data gives the same alerts however it is cut into pieces
 //! and however often the engine is woken.
 
+mod checkpoint;
 mod health;
+mod memory;
 mod settings;
 mod watch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+pub use self::checkpoint::{Checkpoint, Restored};
 use self::health::Health;
-pub use self::settings::{Output, Owners, Records, Settings, Statistics};
+pub use self::settings::{Output, Owners, Records, Settings, Silence, Statistics};
+pub use self::watch::ExceptionUsage;
 use self::watch::{Bound, Happened, Moment, Watch};
-use crate::alert::{Notification, Sighting};
+use crate::alert::{Notification, Problem, Sighting};
 use crate::attribution::{Attribution, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason};
 use crate::flow::{
     CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
@@ -27,7 +31,7 @@ use crate::flow::{
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{FrameDirection, Packet};
-use crate::rule::{DnsQuery, Observation, OwnerRules, RuleSet, moment, ticks};
+use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleSet, Severity, moment, ticks};
 use crate::time::Timestamp;
 use crate::window::{Room, Tick};
 
@@ -50,6 +54,8 @@ pub struct Engine {
     interfaces: Vec<Option<Arc<str>>>,
     outputs: VecDeque<Output>,
     health: Health,
+    /// Whether the source is silent.
+    silent: bool,
     /// The latest event time.
     now: Timestamp,
     /// The next tick to be made; none before the first input.
@@ -143,6 +149,7 @@ impl Engine {
             interfaces: Vec::new(),
             outputs: VecDeque::new(),
             health: Health::default(),
+            silent: false,
             now: Timestamp::EPOCH,
             next_tick: None,
             last_input: 0,
@@ -276,6 +283,36 @@ impl Engine {
         self.statistics.losses = *losses;
     }
 
+    /// Takes that the source fell silent, or is back. While it is silent
+    /// alerts do not end because nothing is seen, unless their rule says so.
+    pub fn handle_silence(&mut self, silence: Silence) {
+        let began = silence == Silence::Began;
+        if began == self.silent {
+            return;
+        }
+        self.silent = began;
+        if self.watches.iter().any(|watch| watch.rule.life.no_data == NoData::Alert) {
+            let problem = Problem {
+                id: "no-data",
+                severity: Severity::High,
+                summary: match silence {
+                    Silence::Began => "the source is silent: rules cannot see what they watch".to_owned(),
+                    Silence::Ended => "ended: the source was silent".to_owned(),
+                },
+                details: BTreeMap::new(),
+                resolved: !began,
+            };
+            self.outputs.push_back(Output::Notification(Notification::of_problem(self.now, problem)));
+        }
+    }
+
+    /// What each exception of each rule hid so far: rule, exception, usage.
+    pub fn exception_usage(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &ExceptionUsage)> {
+        self.watches.iter().flat_map(|watch| {
+            watch.exception_usage().map(|(exception, usage)| (&watch.rule.metadata.id, exception, usage))
+        })
+    }
+
     /// Moves event time forward though no packet came. An extra call changes nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance_to(now);
@@ -301,8 +338,14 @@ impl Engine {
         }
         let tick = self.next_tick.map_or(0, |next| next.saturating_sub(1));
         let host = Arc::clone(&self.settings.host);
-        let now =
-            Moment { tick, at: self.now, length: self.settings.tick, host: &host, coverage: self.health.coverage() };
+        let now = Moment {
+            tick,
+            at: self.now,
+            length: self.settings.tick,
+            host: &host,
+            coverage: self.health.coverage(),
+            silent: self.silent,
+        };
         for mut watch in old.into_iter().flatten() {
             let withdrawn = watch.withdraw(&now);
             self.outputs.extend(withdrawn.into_iter().map(Output::Notification));
@@ -364,6 +407,38 @@ impl Engine {
     /// What the engine was told once.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What a restart must not lose.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            version: checkpoint::VERSION,
+            at: self.now,
+            tick_nanos: u64::try_from(self.settings.tick.as_nanos()).unwrap_or(u64::MAX),
+            rules: self.watches.iter().map(Watch::saved).collect(),
+        }
+    }
+
+    /// Takes over what an earlier run left, before any input: the windows,
+    /// alerts and memories of every rule that is still the same.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Restored {
+        let mut restored = Restored { dropped: checkpoint.rules.len(), ..Restored::default() };
+        let tick_nanos = u64::try_from(self.settings.tick.as_nanos()).unwrap_or(u64::MAX);
+        if checkpoint.version != checkpoint::VERSION || checkpoint.tick_nanos != tick_nanos {
+            return restored;
+        }
+        let now = tick_of(checkpoint.at, self.settings.tick);
+        for saved in checkpoint.rules {
+            let same = |watch: &&mut Watch| *watch.rule.metadata.id == *saved.id;
+            let Some(watch) = self.watches.iter_mut().find(same) else { continue };
+            if let Some((groups, alerts)) = watch.restore(saved, now) {
+                restored.rules += 1;
+                restored.dropped -= 1;
+                restored.groups += groups;
+                restored.alerts += alerts;
+            }
+        }
+        restored
     }
 
     /// The rules at work.
@@ -519,7 +594,14 @@ impl Engine {
     fn tick(&mut self, tick: Tick) {
         let at = moment(tick, self.settings.tick);
         let host = Arc::clone(&self.settings.host);
-        let now = Moment { tick, at, length: self.settings.tick, host: &host, coverage: self.health.coverage() };
+        let now = Moment {
+            tick,
+            at,
+            length: self.settings.tick,
+            host: &host,
+            coverage: self.health.coverage(),
+            silent: self.silent,
+        };
         self.follow_schedules(at);
         self.retry_lookups(at);
         self.drain(&now);
@@ -939,6 +1021,27 @@ mod tests {
         assert_eq!(fired.len(), 1, "only the old rule has seen both: {fired:?}");
         engine.replace_rules(Arc::new(RuleSet::new([Arc::new(other)])));
         assert_eq!(told(&mut engine)[0].1, "alert.withdrawn");
+    }
+
+    #[test]
+    fn a_restart_loses_no_window_and_no_alert() {
+        let rules = Arc::new(RuleSet::new([Arc::new(rule())]));
+        let mut first = Engine::new(Settings::default(), Arc::clone(&rules));
+        first.handle_owned_packet(&packet(100, 600_000), &curl());
+        first.handle_timeout(Timestamp::from_secs(1));
+        let saved = serde_json::to_string(&first.checkpoint()).unwrap();
+        let mut second = Engine::new(Settings::default(), Arc::clone(&rules));
+        let restored = second.restore(serde_json::from_str(&saved).unwrap());
+        assert_eq!(restored, Restored { rules: 1, groups: 1, alerts: 0, dropped: 0 });
+        second.handle_owned_packet(&packet(1_100, 600_000), &curl());
+        second.handle_timeout(Timestamp::from_secs(2));
+        assert_eq!(told(&mut second).len(), 1, "both halves count");
+        let saved = serde_json::to_string(&second.checkpoint()).unwrap();
+        let mut third = Engine::new(Settings::default(), rules);
+        assert_eq!(third.restore(serde_json::from_str(&saved).unwrap()).alerts, 1);
+        third.handle_timeout(Timestamp::from_secs(100));
+        third.handle_timeout(Timestamp::from_secs(101));
+        assert_eq!(told(&mut third)[0].1, "alert.resolved", "it ended while nobody looked");
     }
 
     #[test]

@@ -7,9 +7,9 @@ use crate::alert::{
     Alert, AlertState, Condition, Destination, Evidence, ExecutableFacts, Lifecycle, Network, Parent, ProcessFacts,
     Reason, RuleFacts, Seen, Source, Window, sentence,
 };
-use crate::attribution::{Attribution, Process, User};
-use crate::flow::Scope;
-use crate::rule::{Field, Host, Measured, Quantity, Rule, Value};
+use crate::attribution::{Attribution, Process, UnknownReason, User};
+use crate::flow::{Counters, FlowState, Scope};
+use crate::rule::{Detail, Field, Host, Measured, Observation, Quantity, Rule, Value};
 use crate::time::Timestamp;
 
 /// What is known of an alert when it is said.
@@ -94,7 +94,8 @@ pub fn compose(facts: Facts<'_>) -> Alert {
         source: heaviest.as_ref().map(|seen| Source { ip: seen.key.local.address, port: seen.key.local.port }),
         destination: heaviest.as_ref().map(destination),
         network: heaviest.as_ref().map(network),
-        top: facts.evidence.map(top).unwrap_or_default(),
+        top: facts.evidence.map(|evidence| top(evidence, rule)).unwrap_or_default(),
+        details: details(rule, heaviest.as_ref(), owner, host),
         processes: processes
             .iter()
             .skip(1)
@@ -188,8 +189,54 @@ fn network(seen: &Seen) -> Network {
     }
 }
 
-fn top(evidence: &Evidence) -> BTreeMap<&'static str, Vec<(Value, u64)>> {
-    let fields = [Field::DstIp, Field::DstDomain, Field::DstPort];
-    let all = fields.map(|field| (field.name(), evidence.top(field, MAX_TOP)));
-    all.into_iter().filter(|(_, top)| !top.is_empty()).collect()
+fn top(evidence: &Evidence, rule: &Rule) -> BTreeMap<&'static str, Vec<(Value, u64)>> {
+    let usual = [Field::DstIp, Field::DstDomain, Field::DstPort].map(|field| (field, MAX_TOP));
+    let asked = rule.presentation.details.iter().filter_map(|detail| match detail {
+        Detail::Top { field, count } => Some((*field, *count)),
+        Detail::Field(_) => None,
+    });
+    let all = usual.into_iter().chain(asked).map(|(field, count)| (field.name(), evidence.top(field, count)));
+    all.filter(|(_, top)| !top.is_empty()).collect()
+}
+
+fn details(
+    rule: &Rule,
+    heaviest: Option<&Seen>,
+    owner: Option<&Attribution>,
+    host: &Host,
+) -> BTreeMap<&'static str, Value> {
+    let asked = rule.presentation.details.iter().filter_map(|detail| match detail {
+        Detail::Field(field) => Some(*field),
+        Detail::Top { .. } => None,
+    });
+    let values = asked.map(|field| (field.name(), value(field, heaviest, owner, host)));
+    values.filter(|(_, value)| *value != Value::Missing).collect()
+}
+
+/// A field of the flow that stands for the heaviest destination and of the heaviest owner.
+pub(super) fn value(field: Field, heaviest: Option<&Seen>, owner: Option<&Attribution>, host: &Host) -> Value {
+    let unknown = Attribution::Unknown(UnknownReason::NoSource);
+    let attribution = owner.unwrap_or(&unknown);
+    let Some(seen) = heaviest else { return field.fact_of_owner(attribution, host).to_value() };
+    let totals = Counters::default();
+    let observation = Observation {
+        key: &seen.key,
+        direction: seen.direction,
+        attribution,
+        name: seen.name.as_deref(),
+        place: seen.place.as_deref(),
+        application: seen.application,
+        interface: seen.interface.as_deref(),
+        totals: &totals,
+        state: FlowState::default(),
+        first: Timestamp::EPOCH,
+        now: Timestamp::EPOCH,
+        dns: None,
+        host,
+    };
+    match field {
+        // The flow stands for others: its own progress says nothing.
+        Field::FlowBytesOut | Field::FlowBytesIn | Field::FlowAge | Field::FlowState => Value::Missing,
+        field => field.fact(&observation).to_value(),
+    }
 }

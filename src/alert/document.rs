@@ -145,6 +145,9 @@ pub struct Alert {
     pub network: Option<Network>,
     /// The largest values of some fields, with their bytes out.
     pub top: BTreeMap<&'static str, Vec<(Value, u64)>>,
+    /// What the rule asks to be shown beside the usual.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<&'static str, Value>,
     /// Executables beside the largest one, with command lines, largest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<(ProcessFacts, u64)>,

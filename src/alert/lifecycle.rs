@@ -63,6 +63,8 @@ pub struct Findings {
     pub escalation: Option<usize>,
     /// The value that growth is measured by.
     pub value: Option<Quantity>,
+    /// Whether a further step of a quota was reached.
+    pub grown: bool,
     /// Until when the group stays quiet after its last alert.
     pub quiet_until: Option<Timestamp>,
 }
@@ -155,6 +157,10 @@ impl Lifecycle {
             self.said(now, found);
             return Step::Updated(Reason::Escalation);
         }
+        if found.grown {
+            self.said(now, found);
+            return Step::Updated(Reason::Growth);
+        }
         let Some(realert) = life.realert else { return Step::None };
         let value = found.value.map_or(0.0, Quantity::as_f64);
         if realert.on_growth.is_some_and(|factor| self.said_value > 0.0 && value >= self.said_value * factor) {
@@ -180,6 +186,12 @@ impl Lifecycle {
 
 /// The key of a rule and group: the same for every episode, on every host and after every restart.
 pub fn alert_key(rule: &str, group: &[(&'static str, Value)]) -> Arc<str> {
+    let digest = group_digest(rule, group);
+    format!("b3:{}", &blake3::Hash::from_bytes(digest).to_hex()[..32]).into()
+}
+
+/// The digest of a rule and group.
+pub fn group_digest(rule: &str, group: &[(&'static str, Value)]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
         hasher.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
@@ -199,7 +211,7 @@ pub fn alert_key(rule: &str, group: &[(&'static str, Value)]) -> Arc<str> {
             }
         }
     }
-    format!("b3:{}", &hasher.finalize().to_hex()[..32]).into()
+    *hasher.finalize().as_bytes()
 }
 
 /// The id of one episode: a ULID whose random part comes from the content, so

@@ -26,6 +26,6 @@ pub use group::{Due, Groups, Labels, Waits};
 pub use inhibit::Inhibition;
 pub use label::{LABELS, Matcher, PatternError, label_values};
 pub use ledger::{AlertRecord, Change, DeliveryState, GivenUp, Ledger, LedgerError, Standing};
-pub use lifecycle::{Findings, Lifecycle, Stage, Step, alert_key, episode_uid};
+pub use lifecycle::{Findings, Lifecycle, Stage, Step, alert_key, episode_uid, group_digest};
 pub use message::{Message, Origin, message_id};
 pub use silence::{Silence, SilenceError, Silences};

@@ -3,26 +3,76 @@
 use std::time::Duration;
 
 use crate::alert::Evidence;
-use crate::alert::compose::Facts;
+use crate::alert::compose::{Facts, value};
 use crate::attribution::{Attribution, Process};
-use crate::rule::{Measured, Quantity, Value};
+use crate::rule::{Field, Measured, Quantity, Value, duration};
 use crate::units::{Bytes, Rate};
 
 /// `/usr/bin/rclone (alice) sent 734 MB to example.net in 10m`.
 pub(super) fn summary(facts: &Facts<'_>) -> String {
+    if let Some(worded) = worded(facts) {
+        return worded;
+    }
     let subject = subject(facts);
     if let (Some(ended), Some(fired)) = (facts.ended_at, facts.life.fired_at) {
-        let lasted = short(ended.since(fired));
+        let lasted = duration(ended.since(fired));
         return format!("{subject}: `{}` ended after {lasted}", facts.rule.metadata.id);
     }
     let place = place(facts);
-    let within = facts.window.map(|window| format!(" in {}", short(Duration::from_secs(window.length_s))));
+    let within = facts.window.map(|window| format!(" in {}", window_text(window.length_s)));
     let within = within.unwrap_or_default();
     match facts.measured.first() {
         Some(first) => format!("{subject} {}{within}", predicate(first, &place)),
         None if place.is_empty() => format!("{subject} matched `{}`", facts.rule.metadata.id),
         None => format!("{subject} opened a flow with {place}"),
     }
+}
+
+/// What the rule's own template makes of it; `None` where it has none, fails
+/// or says nothing, and at the end of an alert.
+fn worded(facts: &Facts<'_>) -> Option<String> {
+    let template = facts.rule.presentation.summary.as_ref().filter(|_| facts.ended_at.is_none())?;
+    let processes = facts.evidence.map(Evidence::processes).unwrap_or_default();
+    let owner = processes.first().map(|(attribution, _)| attribution);
+    let heaviest = facts.evidence.and_then(Evidence::heaviest);
+    let mut values = serde_json::Map::new();
+    for name in template.names() {
+        let of_group = facts.group.iter().find(|(field, _)| **field == name).map(|(_, value)| value.to_string());
+        let measured = facts.measured.iter().find(|one| one.name == name).and_then(|one| one.value);
+        let known = measured.or_else(|| facts.values.get(&name).copied());
+        let field = || Field::from_name(&name).map(|field| value(field, heaviest.as_ref(), owner, facts.host));
+        let value = match (name.as_str(), of_group, known) {
+            ("window", ..) => facts.window.map(|window| window_text(window.length_s).into()),
+            ("rule" | "id", ..) => Some(facts.rule.metadata.id.to_string().into()),
+            ("title", ..) => Some(facts.rule.metadata.title.clone().into()),
+            (_, Some(text), _) => Some(text.into()),
+            (_, None, Some(quantity)) => serde_json::to_value(quantity).ok(),
+            _ => field().map(|value| value.to_string().into()),
+        };
+        if let Some(value) = value {
+            insert(&mut values, &name, value);
+        }
+    }
+    template.render(values).ok().filter(|line| !line.is_empty())
+}
+
+/// Puts a value where a template finds its dotted name.
+fn insert(values: &mut serde_json::Map<String, serde_json::Value>, name: &str, value: serde_json::Value) {
+    match name.split_once('.') {
+        None => {
+            values.entry(name).or_insert(value);
+        }
+        Some((outer, inner)) => {
+            let outer = values.entry(outer).or_insert_with(|| serde_json::Map::new().into());
+            if let Some(outer) = outer.as_object_mut() {
+                insert(outer, inner, value);
+            }
+        }
+    }
+}
+
+fn window_text(seconds: u64) -> String {
+    duration(Duration::from_secs(seconds))
 }
 
 fn subject(facts: &Facts<'_>) -> String {
@@ -97,36 +147,5 @@ fn predicate(measured: &Measured, place: &str) -> String {
                 Quantity::Ratio(ratio) => format!("has {name} of {ratio:.2}{}", with("with")),
             },
         },
-    }
-}
-
-/// `90s`, `10m`, `1h30m`, `14d`.
-fn short(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
-    let mut left = seconds;
-    let mut text = String::new();
-    for (length, unit) in units {
-        let count = left / length;
-        if count > 0 {
-            text.push_str(&format!("{count}{unit}"));
-            left %= length;
-        }
-    }
-    if text.is_empty() { "0s".to_owned() } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        let text = |seconds| short(Duration::from_secs(seconds));
-        assert_eq!(text(600), "10m");
-        assert_eq!(text(90), "1m30s");
-        assert_eq!(text(14 * 86_400), "14d");
-        assert_eq!(text(5_400), "1h30m");
-        assert_eq!(text(0), "0s");
     }
 }

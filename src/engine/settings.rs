@@ -58,6 +58,15 @@ pub enum Records {
     On,
 }
 
+/// Whether a source fell silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing can be seen from here on.
+    Began,
+    /// The source is back.
+    Ended,
+}
+
 /// What the engine wants to be done.
 #[derive(Debug, Clone)]
 pub enum Output {

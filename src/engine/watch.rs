@@ -11,13 +11,16 @@ use crate::alert::{
     Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, Reason, Sighting, Step, Window, alert_key,
     compose, episode_uid,
 };
+use crate::engine::checkpoint::{SavedGroup, SavedRule};
+use crate::engine::memory::{Memory, Recollection, Shown, amount};
 use crate::flow::Counters;
 use crate::rule::{
-    Exception, Fact, Host, Measured, Observation, Plan, Quantity, Reading, Rule, Trigger, Value, ValueSource,
+    Comparison, Exception, ExceptionBudget, Fact, Field, Host, Measured, NoData, Observation, Plan, Quantity, Reading,
+    Rule, Trigger, Value, ValueSource, restore_group, save_group, ticks,
 };
 use crate::time::Timestamp;
 use crate::window::{
-    Addition, Column, Gauges, GroupId, Openness, Room, Series, SeriesStatistics, Span, Tick, WindowRef,
+    Addition, Column, Gauges, GroupId, Openness, Room, Series, SeriesStatistics, Span, Tick, Track, WindowRef,
 };
 
 /// A rule at work.
@@ -25,20 +28,28 @@ use crate::window::{
 pub(super) struct Watch {
     pub(super) rule: Arc<Rule>,
     plan: Plan,
+    /// What makes a group.
+    fields: Vec<Field>,
     series: Series<Box<[Value]>, GroupState>,
+    /// What the trigger remembers beside the windows.
+    memory: Memory,
     /// Groups that something was booked on since the last tick.
     touched: Vec<GroupId>,
     /// Groups whose alert lives.
     active: BTreeSet<GroupId>,
     /// Whether the rule's schedule lets it speak.
     in_force: bool,
-    /// The exceptions that apply at this moment, a bit each.
+    /// The exceptions whose time it is, a bit each.
     exceptions: u64,
+    /// What each exception hid.
+    hidden: Vec<Hidden>,
     /// Earlier alerts by their key.
     past: BTreeMap<Arc<str>, Past>,
     /// When alerts were said, for the cap.
     said: VecDeque<Timestamp>,
-    hasher: foldhash::fast::RandomState,
+    /// What values are hashed with; kept over a restart.
+    seed: u64,
+    hasher: foldhash::fast::FixedState,
     counts: WatchCounts,
 }
 
@@ -89,6 +100,8 @@ pub(super) struct Moment<'a> {
     pub(super) length: Duration,
     pub(super) host: &'a Host,
     pub(super) coverage: f64,
+    /// Whether the source is silent, so that nothing can be seen.
+    pub(super) silent: bool,
 }
 
 #[derive(Debug, Default)]
@@ -96,13 +109,36 @@ struct GroupState {
     touched: Tick,
     /// New flows of an `each` rule since the last tick.
     opened: u32,
+    /// When the group's tuple was first seen, until that was told.
+    novel_since: Option<Tick>,
+    /// Steps of a quota that were told.
+    steps: usize,
     life: Option<Box<Lifecycle>>,
     evidence: Option<Box<Evidence>>,
 }
 
+/// What one exception hid.
+#[derive(Debug, Clone, Default)]
+struct Hidden {
+    /// What it hid within the time of its budget.
+    budget: Track,
+    usage: ExceptionUsage,
+}
+
+/// What one exception hid, as running totals.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ExceptionUsage {
+    /// Times that it hid something: flows and ticks.
+    pub hits: u64,
+    /// Bytes that it hid.
+    pub bytes: u64,
+    /// When it last hid something.
+    pub last: Option<Timestamp>,
+}
+
 /// What is remembered of an alert after it ended.
-#[derive(Debug, Clone, Copy, Default)]
-struct Past {
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Past {
     episode: u64,
     quiet_until: Option<Timestamp>,
 }
@@ -119,11 +155,15 @@ impl Bound {
 
 impl Watch {
     pub(super) fn new(rule: Arc<Rule>, tick: Duration) -> Self {
+        let seed = foldhash::fast::RandomState::default().hash_one(());
         let plan = Plan::of(&rule, tick);
         let series = Series::new(plan.layout.clone(), rule.limits.max_groups);
-        Self {
+        let mut watch = Self {
             plan,
+            fields: fields_of(&rule),
             series,
+            memory: Memory::of(&rule),
+            hidden: Vec::new(),
             rule,
             touched: Vec::new(),
             active: BTreeSet::new(),
@@ -131,9 +171,12 @@ impl Watch {
             exceptions: u64::MAX,
             past: BTreeMap::new(),
             said: VecDeque::new(),
-            hasher: foldhash::fast::RandomState::default(),
+            seed,
+            hasher: foldhash::fast::FixedState::with_seed(seed),
             counts: WatchCounts::default(),
-        }
+        };
+        watch.hidden = watch.rule.exceptions.iter().map(|exception| hidden(exception, tick)).collect();
+        watch
     }
 
     /// Takes a newer text of the same rule and keeps the windows; `false`
@@ -146,14 +189,18 @@ impl Watch {
         if plan.sources != self.plan.sources || !self.series.adopt_layout(&plan.layout) {
             return false;
         }
+        if self.rule.exceptions.len() != rule.exceptions.len() {
+            self.hidden = rule.exceptions.iter().map(|exception| hidden(exception, tick)).collect();
+        }
         self.plan = plan;
+        self.fields = fields_of(rule);
         self.rule = Arc::clone(rule);
         true
     }
 
     /// Finds the group of a flow that the rule's condition holds for.
     pub(super) fn bind(&mut self, watch: u32, seen: &Observation<'_>, now: Tick, room: Room) -> Option<Bound> {
-        let key: Box<[Value]> = self.rule.group_by.iter().map(|field| field.fact(seen).to_value()).collect();
+        let key: Box<[Value]> = self.fields.iter().map(|field| field.fact(seen).to_value()).collect();
         let group = self.series.enter(key, now, room)?;
         let exceptions = self.rule.exceptions.iter().zip(0..64u32);
         let exceptions = exceptions
@@ -171,7 +218,7 @@ impl Watch {
         happened: &Happened,
         sighting: &Sighting<'_>,
     ) -> bool {
-        let excluded = bound.exceptions & self.exceptions != 0;
+        let excluded = self.exclude(bound, now, happened);
         let mut addition = Addition::default();
         let counters = &happened.counters;
         if excluded {
@@ -199,6 +246,15 @@ impl Watch {
         }
         if excluded {
             return true;
+        }
+        let Self { memory, rule, .. } = self;
+        if let Trigger::FirstSeen(first) = &rule.trigger {
+            let tuple = &group.key[..(first.per.len() + first.of.len()).min(group.key.len())];
+            if memory.is_new(first, now.length, now.tick, tuple) {
+                group.extension.novel_since = Some(now.tick);
+            }
+        } else if !matches!(memory, Memory::None) {
+            memory.note(rule, now.length, now.tick, &group.key, happened);
         }
         let state = &mut group.extension;
         if state.touched != now.tick {
@@ -315,6 +371,87 @@ impl Watch {
         self.active.iter().filter(fires).count()
     }
 
+    /// What a later run is to take over.
+    pub(super) fn saved(&self) -> SavedRule {
+        let group = |id: GroupId| {
+            let group = self.series.group(id)?;
+            Some(SavedGroup {
+                key: save_group(&group.key),
+                gauges: group.gauges.clone(),
+                life: group.extension.life.as_deref().cloned(),
+                steps: group.extension.steps,
+            })
+        };
+        SavedRule {
+            id: self.rule.metadata.id.to_string(),
+            fingerprint: self.rule.fingerprint,
+            seed: self.seed,
+            layout: self.plan.layout.clone(),
+            memory: self.memory.saved(),
+            past: self.past.iter().map(|(key, past)| (Arc::clone(key), *past)).collect(),
+            groups: self.series.ids().filter_map(group).collect(),
+        }
+    }
+
+    /// Takes over what an earlier run left, if the rule is still the same:
+    /// how many groups and living alerts that were.
+    pub(super) fn restore(&mut self, saved: SavedRule, now: Tick) -> Option<(usize, usize)> {
+        if saved.fingerprint != self.rule.fingerprint || !self.plan.layout.same_shape(&saved.layout) {
+            return None;
+        }
+        self.seed = saved.seed;
+        self.hasher = foldhash::fast::FixedState::with_seed(saved.seed);
+        self.memory.restore(saved.memory);
+        self.past = saved.past.into_iter().collect();
+        let (mut groups, mut alerts) = (0, 0);
+        for group in saved.groups.into_iter().filter(|group| group.gauges.fit(&self.plan.layout)) {
+            let Some(id) = self.series.enter(restore_group(group.key), now, Room::Some) else { continue };
+            groups += 1;
+            if group.life.is_some() {
+                self.series.pin(id);
+                self.active.insert(id);
+                alerts += 1;
+            }
+            if let Some(entered) = self.series.group_mut(id) {
+                entered.gauges = group.gauges;
+                entered.extension.life = group.life.map(Box::new);
+                entered.extension.steps = group.steps;
+            }
+        }
+        Some((groups, alerts))
+    }
+
+    /// What each exception hid so far.
+    pub(super) fn exception_usage(&self) -> impl Iterator<Item = (&Arc<str>, &ExceptionUsage)> {
+        self.rule.exceptions.iter().zip(&self.hidden).map(|(exception, hidden)| (&exception.name, &hidden.usage))
+    }
+
+    /// Whether an exception hides what happened on a flow; it is counted there.
+    fn exclude(&mut self, bound: &Bound, now: &Moment<'_>, happened: &Happened) -> bool {
+        let mut candidates = bound.exceptions & self.exceptions;
+        while candidates != 0 {
+            let at = candidates.trailing_zeros() as usize;
+            candidates &= candidates - 1;
+            let (Some(exception), Some(hidden)) = (self.rule.exceptions.get(at), self.hidden.get_mut(at)) else {
+                continue;
+            };
+            if let Some(budget) = &exception.budget {
+                let spans = [budget_span(budget, now.length)];
+                hidden.budget.advance(&spans, now.tick, 1);
+                let used = Quantity::Count(hidden.budget.sum(0, 0, 1));
+                if !Comparison::Less(budget.limit).holds(used) {
+                    continue;
+                }
+                hidden.budget.add(&spans, now.tick, &[amount(&budget.metric, happened)]);
+            }
+            hidden.usage.hits += 1;
+            hidden.usage.bytes += happened.counters.bytes_out.0 + happened.counters.bytes_in.0;
+            hidden.usage.last = Some(now.at);
+            return true;
+        }
+        false
+    }
+
     fn is_volatile(&self) -> bool {
         self.plan.volatile || !self.rule.active.is_always()
     }
@@ -349,6 +486,12 @@ impl Watch {
         let opened = std::mem::take(&mut group.extension.opened);
         let life = group.extension.life.take();
         let found = self.findings(id, now, opened);
+        // What cannot be seen has not ended.
+        let frozen = now.silent && self.rule.life.no_data != NoData::Resolve;
+        let found = match &life {
+            Some(life) if frozen && life.is_firing() => Findings { holds: true, ..found },
+            _ => found,
+        };
         if life.is_none() && !found.holds {
             return Vec::new();
         }
@@ -368,6 +511,9 @@ impl Watch {
             Step::None => {}
             Step::Fired => {
                 self.counts.fired += 1;
+                if let Some(group) = self.series.group_mut(id) {
+                    group.extension.novel_since = None;
+                }
                 life.uid = episode_uid(&key, life.episode, now.at);
                 self.past.insert(Arc::clone(&key), Past { episode: life.episode, quiet_until: None });
                 life.announced = self.may_say(now.at);
@@ -403,21 +549,33 @@ impl Watch {
         told
     }
 
-    fn findings(&self, id: GroupId, now: &Moment<'_>, opened: u32) -> Findings {
+    fn findings(&mut self, id: GroupId, now: &Moment<'_>, opened: u32) -> Findings {
+        let Some(group) = self.series.group_mut(id) else { return Findings::default() };
+        let recalled = match self.memory {
+            Memory::None => Recollection::default(),
+            _ => self.memory.recall(&self.rule, now.length, now.tick, &group.key),
+        };
+        let steps = std::mem::replace(&mut group.extension.steps, recalled.steps);
+        let novel_since = group.extension.novel_since;
         let Some(group) = self.series.group(id) else { return Findings::default() };
         let error = |window: WindowRef, column: usize| self.series.error(id, now.tick, window, column);
         let error: Option<&dyn Fn(WindowRef, usize) -> u64> = if group.is_newcomer() { Some(&error) } else { None };
         let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, error, now: now.tick };
+        let verdict = |checks| self.plan.verdict(checks, &reading).holds;
         let holds = match &self.rule.trigger {
             Trigger::Each => opened > 0,
-            Trigger::When(_) => self.plan.verdict(&self.plan.trigger, &reading).holds,
-            Trigger::FirstSeen(_) | Trigger::Baseline(_) | Trigger::Budget(_) => false,
+            Trigger::When(_) => verdict(&self.plan.trigger),
+            Trigger::FirstSeen(first) => {
+                let within = first.min.as_ref().map_or(1, |min| ticks(min.window, now.length).max(1));
+                novel_since.is_some_and(|since| now.tick - since <= within) && verdict(&self.plan.trigger)
+            }
+            Trigger::Baseline(_) | Trigger::Budget(_) => recalled.holds,
         };
         let holds = holds && self.in_force;
-        let may_resolve = !holds && self.plan.verdict(&self.plan.resolve, &reading).holds;
-        let escalation = self.plan.escalations.iter().rposition(|checks| self.plan.verdict(checks, &reading).holds);
+        let may_resolve = !holds && verdict(&self.plan.resolve);
+        let escalation = self.plan.escalations.iter().rposition(|checks| verdict(checks));
         let value = self.plan.first_value(&reading);
-        Findings { holds, may_resolve, escalation, value, quiet_until: None }
+        Findings { holds, may_resolve, escalation, value, grown: recalled.steps > steps, quiet_until: None }
     }
 
     /// Whether the cap lets one more alert be said.
@@ -446,7 +604,7 @@ impl Watch {
 
     fn group_values(&self, id: GroupId) -> Vec<(&'static str, Value)> {
         let values = self.series.group(id).map(|group| group.key.clone()).unwrap_or_default();
-        self.rule.group_by.iter().map(|field| field.name()).zip(values).collect()
+        self.fields.iter().map(|field| field.name()).zip(values).collect()
     }
 
     fn document(&self, id: GroupId, now: &Moment<'_>, life: &Lifecycle, state: &'static str, reason: Reason) -> Alert {
@@ -469,8 +627,14 @@ impl Watch {
             error: if group.is_newcomer() { Some(&error) } else { None },
             now: now.tick,
         });
-        let measured: Vec<Measured> =
+        let mut measured: Vec<Measured> =
             reading.as_ref().map(|reading| self.plan.measure(&self.plan.trigger, reading)).unwrap_or_default();
+        let shown = group.and_then(|group| self.memory.measure(&self.rule, now.length, &group.key));
+        let mut values = reading.as_ref().map(|reading| self.shown_values(reading)).unwrap_or_default();
+        if let Some(Shown { measured: of_memory, values: more }) = shown {
+            measured.insert(0, of_memory);
+            values.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
         let ended = matches!(state, "resolved" | "withdrawn");
         let facts = Facts {
             rule: &self.rule,
@@ -483,7 +647,7 @@ impl Watch {
             ended_at: ended.then_some(now.at),
             window: Some(window),
             measured,
-            values: reading.as_ref().map(|reading| self.shown_values(reading)).unwrap_or_default(),
+            values,
             evidence: group.and_then(|group| group.extension.evidence.as_deref()),
             series: group.map(|group| self.shown_series(&group.gauges, now.tick)).unwrap_or_default(),
             excluded: reading.as_ref().map(|reading| self.excluded(reading)).unwrap_or_default(),
@@ -532,6 +696,29 @@ impl Watch {
         let none = [("bytes_out".to_owned(), 0)];
         none.into_iter().chain(shown.iter().filter_map(value)).collect()
     }
+}
+
+/// What makes a group: for a first sight the tuple and its scope come first.
+fn fields_of(rule: &Rule) -> Vec<Field> {
+    let mut fields: Vec<Field> = match &rule.trigger {
+        Trigger::FirstSeen(first) => first.per.iter().chain(&first.of).copied().collect(),
+        _ => Vec::new(),
+    };
+    for field in &rule.group_by {
+        if !fields.contains(field) {
+            fields.push(*field);
+        }
+    }
+    fields
+}
+
+fn hidden(exception: &Exception, tick: Duration) -> Hidden {
+    let budget = exception.budget.as_ref().map(|budget| Track::new(&[budget_span(budget, tick)], 1));
+    Hidden { budget: budget.unwrap_or_default(), usage: ExceptionUsage::default() }
+}
+
+fn budget_span(budget: &ExceptionBudget, tick: Duration) -> Span {
+    Span::of(ticks(budget.per, tick))
 }
 
 /// Buckets shown in an alert.

@@ -21,11 +21,14 @@ mod definition;
 mod evaluate;
 mod fact;
 mod field;
+mod habit;
 mod index;
 mod metric;
 mod observation;
 mod pattern;
+mod quota;
 mod rule_set;
+mod saved;
 mod schedule;
 mod summary;
 
@@ -40,9 +43,12 @@ pub use definition::{
 pub use evaluate::{Check, Gauge, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks};
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
+pub use habit::{Expectation, Habit};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
 pub use observation::{Host, Observation};
 pub use pattern::{Numbers, Pattern, TextPattern, Texts};
+pub use quota::Quota;
 pub use rule_set::{OwnerRules, RuleIndex, RuleSet};
+pub use saved::{SavedValue, restore_group, save_group};
 pub use schedule::{Active, Schedule};
 pub use summary::{Summary, duration};

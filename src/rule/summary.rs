@@ -37,7 +37,11 @@ impl Summary {
         environment.set_fuel(Some(20_000));
         environment.add_filter("bytes", |value: f64| Bytes(whole(value)).to_string());
         environment.add_filter("rate", |value: f64| Rate(whole(value)).to_string());
-        environment.add_filter("duration", |value: f64| duration(Duration::from_secs_f64(value.clamp(0.0, 1e12))));
+        // Seconds, or what is a duration in words already.
+        environment.add_filter("duration", |value: minijinja::Value| match f64::try_from(value.clone()) {
+            Ok(seconds) => duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))),
+            Err(_) => value.to_string(),
+        });
         environment.add_filter("percent", |value: f64| format!("{:.0} %", value * 100.0));
         environment.add_filter(
             "default",

@@ -9,7 +9,8 @@ use hashbrown::HashTable;
 use crate::window::Tick;
 
 /// The most recently seen different values, newest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(from = "Vec<(u64, Tick)>", into = "Vec<(u64, Tick)>")]
 pub struct Recent {
     entries: Vec<Entry>,
     index: HashTable<u32>,
@@ -31,9 +32,27 @@ struct Entry {
 
 const NONE: u32 = u32::MAX;
 
+impl From<Vec<(u64, Tick)>> for Recent {
+    /// From values and when each was last seen, oldest first.
+    fn from(entries: Vec<(u64, Tick)>) -> Self {
+        let mut recent = Self::default();
+        for (hash, seen) in entries {
+            recent.add(seen, hash, NONE);
+        }
+        recent
+    }
+}
+
+impl From<Recent> for Vec<(u64, Tick)> {
+    fn from(recent: Recent) -> Self {
+        recent.entries().collect()
+    }
+}
+
 impl Recent {
-    /// Notes a value at a tick, which is not before the last one. Keeps at most `keep` values.
-    pub fn add(&mut self, now: Tick, hash: u64, keep: u32) {
+    /// Notes a value at a tick, which is not before the last one; whether it is
+    /// new. Keeps at most `keep` values.
+    pub fn add(&mut self, now: Tick, hash: u64, keep: u32) -> bool {
         if self.entries.is_empty() {
             (self.newest, self.oldest, self.free) = (NONE, NONE, NONE);
         }
@@ -44,7 +63,7 @@ impl Recent {
                 self.unlink(at);
                 self.link_newest(at);
             }
-            return;
+            return false;
         }
         if self.len >= keep.max(1) {
             self.remove_oldest();
@@ -65,6 +84,7 @@ impl Recent {
         self.index.insert_unique(hash, at, |&other| entries[other as usize].hash);
         self.link_newest(at);
         self.len += 1;
+        true
     }
 
     /// Lets values leave that were last seen before the window of this length.
@@ -72,6 +92,16 @@ impl Recent {
         while self.len > 0 && self.entries[self.oldest as usize].seen + length <= now {
             self.remove_oldest();
         }
+    }
+
+    /// The values that are kept and when each was last seen, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, Tick)> {
+        let first = if self.len == 0 { NONE } else { self.oldest };
+        let places = std::iter::successors((first != NONE).then_some(first), |&at| {
+            let newer = self.entries[at as usize].newer;
+            (newer != NONE).then_some(newer)
+        });
+        places.map(|at| (self.entries[at as usize].hash, self.entries[at as usize].seen))
     }
 
     /// How many values are kept.

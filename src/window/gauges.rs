@@ -10,20 +10,23 @@ use crate::window::layout::COLUMNS;
 use crate::window::{Column, Layout, Recent, Shares, StartTimes, Starts, Tick, Track, WindowRef};
 
 /// The gauges of one group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Gauges {
+    #[serde(with = "tracks")]
     tracks: SmallVec<[Track; 1]>,
     more: Option<Box<More>>,
     last_active: Tick,
 }
 
 /// What only some rules ask for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct More {
     starts: Starts,
     start_times: StartTimes,
     distinct: Vec<Recent>,
     shares: Vec<Shares>,
+    /// Flows do not survive a restart.
+    #[serde(skip)]
     open_since: BTreeMap<Timestamp, u32>,
 }
 
@@ -177,6 +180,16 @@ impl Gauges {
         tracks.chain(more).min()
     }
 
+    /// Whether the gauges have the parts that a layout asks for.
+    pub fn fit(&self, layout: &Layout) -> bool {
+        let columns = layout.columns.len();
+        let fits = |(track, spans): (&Track, &Vec<crate::window::Span>)| track.fits(spans.len(), columns);
+        self.tracks.len() == layout.tracks.len()
+            && self.tracks.iter().zip(&layout.tracks).all(fits)
+            && self.more.as_ref().map_or(0, |more| more.distinct.len()) == layout.distinct.len()
+            && self.more.as_ref().map_or(0, |more| more.shares.len()) == layout.shares.len()
+    }
+
     /// Whether nothing is left in any window and no flow is open.
     pub fn is_empty(&self) -> bool {
         self.tracks.iter().all(Track::is_empty) && self.more.as_ref().is_none_or(|more| more.is_empty())
@@ -186,6 +199,22 @@ impl Gauges {
     pub fn heap_bytes(&self) -> usize {
         self.tracks.iter().map(Track::heap_bytes).sum::<usize>()
             + self.more.as_ref().map_or(0, |more| more.heap_bytes())
+    }
+}
+
+/// Rings as a list.
+mod tracks {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use smallvec::SmallVec;
+
+    use crate::window::Track;
+
+    pub(super) fn serialize<S: Serializer>(tracks: &SmallVec<[Track; 1]>, serializer: S) -> Result<S::Ok, S::Error> {
+        tracks.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SmallVec<[Track; 1]>, D::Error> {
+        Vec::deserialize(deserializer).map(SmallVec::from_vec)
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::window::Tick;
 
 /// What a bucket sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names are the rule language's own")]
 pub enum Column {
     BytesOut,
@@ -32,7 +33,7 @@ pub const COLUMNS: usize = 13;
 /// A bucket holds the ticks `(n * width, (n + 1) * width]`. The window's value
 /// at tick `t` covers every bucket that reaches past `t - length`: all of the
 /// window, and less than one bucket more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Span {
     /// The window's length.
     pub length: Tick,
@@ -76,7 +77,7 @@ impl Span {
 }
 
 /// What a series keeps for each of its groups.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Layout {
     /// What every bucket holds.
     pub columns: Vec<Column>,
@@ -95,7 +96,7 @@ pub struct Layout {
 }
 
 /// One count of different values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DistinctLayout {
     /// Which value of an addition is counted.
     pub source: u32,

@@ -10,12 +10,12 @@ use crate::window::{Span, Tick, Track};
 pub const KEPT: usize = 64;
 
 /// The heaviest values of one group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Shares {
     values: Vec<Share>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 struct Share {
     hash: u64,
     track: Track,

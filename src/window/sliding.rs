@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::window::{Span, Tick};
 
 /// Windows of several lengths over one ring, the longest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Track {
     /// For each bucket its number, then its columns.
     ring: VecDeque<u64>,
@@ -105,6 +105,17 @@ impl Track {
             span.leaves_at(self.ring[at])
         });
         leaving.min()
+    }
+
+    /// Whether it has the shape for this many windows and columns, and its
+    /// buckets are those that its windows cover.
+    pub(super) fn fits(&self, windows: usize, columns: usize) -> bool {
+        let stride = columns + 1;
+        let covered =
+            |window: &[u64]| usize::try_from(window[0]).is_ok_and(|covered| covered <= self.ring.len() / stride);
+        self.sums.len() == windows * stride
+            && self.ring.len().is_multiple_of(stride)
+            && self.sums.chunks_exact(stride).all(covered)
     }
 
     /// Whether no bucket is left.

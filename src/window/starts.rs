@@ -9,7 +9,7 @@ use crate::window::Tick;
 ///
 /// More than `n` connections within a window is exactly "the start before the
 /// last `n` is still inside"; older ones cannot matter.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Starts {
     /// Ticks with the starts booked at them, oldest first.
     booked: VecDeque<(Tick, u32)>,
@@ -66,7 +66,7 @@ impl Starts {
 }
 
 /// Exact times of the most recent starts: beacons come at regular intervals.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct StartTimes {
     times: VecDeque<Timestamp>,
 }
