@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime};
 use egret::attribution::{ExecutableKind, FlowUpdate, Process, ProcessKey};
 use egret::capture::FirstPayload;
 use egret::capture::ebpf::{Settings, Source};
+use egret::capture::offline::Reader;
 use egret::flow::{CaptureLosses, Direction, FlowEndReason, FlowState};
-use egret::packet::FrameDirection;
+use egret::packet::{Fragments, FrameDirection, decode};
 use egret::time::Timestamp;
+use rustix::process::Signal;
 
 use crate::support::namespace::{Namespace, Network};
 use crate::support::process::Running;
@@ -356,6 +358,50 @@ fn frames_past_the_ip_stack_have_a_process() {
     let recording = recorder.stop();
     // Each frame carries 1,000 bytes behind 28 of IP and UDP headers.
     assert_eq!(recording.payload_out(line.pid, 255), line.out / 1000 * 1028);
+}
+
+#[test]
+fn a_recording_names_the_owner_of_each_packet() {
+    let Some(lab) = Lab::new() else { return };
+    let file = lab.directory.path().join("recorded.pcapng");
+    let mut command = lab.network.client.command(env!("CARGO_BIN_EXE_egret"));
+    command.args(["record", "--source", "ebpf", "--interface", "eth0", "-w", file.to_str().unwrap()]);
+    let mut egret = Running::start("egret", command, lab.directory.path());
+    // The capture is opened after the programs are in the kernel.
+    let ready = wait::until("egret to record", || {
+        let watches = lab.network.client.command("cat").arg("/proc/net/packet").output().unwrap();
+        // A packet socket has no protocol until it is bound.
+        let listening = String::from_utf8_lossy(&watches.stdout).contains(" 0003 ");
+        if listening { Some(true) } else { egret.status().map(|_| false) }
+    });
+    if !ready {
+        eprintln!("skipped: {}", egret.errors());
+        return;
+    }
+    let forged = "x\nPID: 1\nCmd: /sbin/init";
+    let sender = lab.traffic(&["tcp", &format!("to={}", Network::SERVER), "bytes=300000", forged]).remove(0);
+    let other = lab.traffic(&["udp", &format!("to={}", Network::SERVER_V6), "bytes=30000"]).remove(0);
+    egret.signal(Signal::INT);
+    assert!(egret.wait_within(wait::PATIENCE).success(), "{}", egret.errors());
+
+    let mut payload: BTreeMap<Option<u32>, u64> = BTreeMap::new();
+    let mut reader = Reader::open(&file).unwrap();
+    let mut fragments = Fragments::default();
+    while let Some(batch) = reader.next_batch() {
+        for record in batch {
+            let Ok(packet) = decode(&record.frame, &mut fragments) else { continue };
+            if packet.direction == Some(FrameDirection::Out) {
+                let owner = record.owner.map(|owner| {
+                    assert_eq!(owner.executable_path(), traffic::program().to_str().map(str::as_bytes));
+                    owner.key.pid
+                });
+                *payload.entry(owner).or_default() += packet.payload_bytes.0;
+            }
+        }
+    }
+    assert_eq!(payload.get(&Some(sender.pid)), Some(&sender.out), "{payload:?} {}", egret.errors());
+    assert_eq!(payload.get(&Some(other.pid)), Some(&other.out), "{payload:?}");
+    assert_eq!(payload.keys().flatten().count(), 2, "{payload:?}");
 }
 
 /// What a process said it sent.

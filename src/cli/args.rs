@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cli::{check, completions, explain, fields, flows, geo, lists, man, replay, rules, run, schema, test};
+use crate::cli::{
+    check, completions, explain, fields, flows, geo, lists, man, record, replay, rules, run, schema, test,
+};
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ pub enum Command {
     Run(run::Arguments),
     /// Put captures through the rules and print the alerts
     Replay(replay::Arguments),
+    /// Write a capture whose packets name their owners
+    Record(record::Arguments),
     /// Print every flow with its bytes and its owner
     Flows(flows::Arguments),
     /// Print the completions of a shell

@@ -7,7 +7,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::{
-    check, completions, exit, explain, fields, flows, geo, lists, logging, man, replay, rules, run, schema, test,
+    check, completions, exit, explain, fields, flows, geo, lists, logging, man, record, replay, rules, run, schema,
+    test,
 };
 
 /// The whole program; its value is the exit code.
@@ -20,6 +21,7 @@ pub fn main() -> ExitCode {
     exit::conclude(match &arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
+        Command::Record(arguments) => record::run(arguments),
         Command::Flows(arguments) => flows::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Test(arguments) => test::run(arguments),

@@ -15,6 +15,7 @@ mod input;
 mod lists;
 mod logging;
 mod man;
+mod record;
 mod replay;
 mod rules;
 mod run;

@@ -56,10 +56,7 @@ impl Source {
         match kind {
             SourceKind::Pcap => Self::pcap(settings),
             SourceKind::Ebpf if wants_frames => Err(SourceError::Kernel { reason: ALL_INTERFACES.to_owned() }),
-            SourceKind::Ebpf => match kernel(clock) {
-                Ok(handle) => Ok(Self { handle, fallback: None }),
-                Err(reason) => Err(SourceError::Kernel { reason }),
-            },
+            SourceKind::Ebpf => Self::kernel(clock),
             // Not a fallback: an interface or a filter can only mean libpcap.
             SourceKind::Auto if wants_frames => Self::pcap(settings),
             SourceKind::Auto => match kernel(clock) {
@@ -69,6 +66,17 @@ impl Source {
                     Ok(Self { fallback: Some(reason), ..Self::pcap(settings)? })
                 }
             },
+        }
+    }
+
+    /// Opens the kernel source.
+    ///
+    /// # Errors
+    /// Which of its needs failed.
+    pub fn kernel(clock: SystemClock) -> Result<Self, SourceError> {
+        match kernel(clock) {
+            Ok(handle) => Ok(Self { handle, fallback: None }),
+            Err(reason) => Err(SourceError::Kernel { reason }),
         }
     }
 

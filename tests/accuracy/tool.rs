@@ -125,7 +125,7 @@ pub struct NetHogs {
 impl NetHogs {
     /// Starts it in the client's namespace, and waits until it watches.
     pub fn start(client: &Namespace, directory: &Path) -> Result<Self, String> {
-        if !Command::new("nethogs").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        if Command::new("nethogs").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             return Err("not installed".into());
         }
         let mut command = client.command("nethogs");
@@ -190,12 +190,13 @@ fn descriptors(pid: u32, kind: &str) -> Vec<String> {
     links.map(|link| link.to_string_lossy().into_owned()).filter(|link| link.starts_with(kind)).collect()
 }
 
+/// Whether the process has a packet socket that is bound: until then it has no protocol.
 fn has_packet_socket(pid: u32) -> bool {
     let table = fs::read_to_string(format!("/proc/{pid}/net/packet")).unwrap_or_default();
     let sockets: Vec<String> = descriptors(pid, "socket:[");
     table
         .lines()
-        .skip(1)
+        .filter(|line| line.contains(" 0003 "))
         .filter_map(|line| line.split_whitespace().last())
         .any(|inode| sockets.iter().any(|socket| socket == &format!("socket:[{inode}]")))
 }
