@@ -12,6 +12,7 @@ mod label;
 mod ledger;
 mod lifecycle;
 mod message;
+mod redact;
 mod sentence;
 mod silence;
 
@@ -28,4 +29,5 @@ pub use label::{LABELS, Matcher, PatternError, label_values};
 pub use ledger::{AlertRecord, Change, DeliveryState, GivenUp, Ledger, LedgerError, Standing};
 pub use lifecycle::{Findings, Lifecycle, Stage, Step, alert_key, episode_uid, group_digest};
 pub use message::{Message, Origin, message_id};
+pub use redact::Redactor;
 pub use silence::{Silence, SilenceError, Silences};

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::read;
-use crate::dispatch::settings::{InhibitSettings, OutboxSettings, OutputSettings, RoutingSettings};
+use crate::dispatch::settings::{InhibitSettings, OutboxSettings, OutputSettings, RedactSettings, RoutingSettings};
 use crate::rule::diagnose::{Report, Source};
 
 /// `/etc/egret/egret.yaml`. Every key may be absent.
@@ -36,6 +36,10 @@ pub struct ConfigFile {
     pub inhibit: Vec<InhibitSettings>,
     /// How much waits on disk.
     pub outbox: OutboxSettings,
+    /// What is covered in command lines.
+    pub redact: RedactSettings,
+    /// The programs that outputs of type `command` may run.
+    pub commands: Vec<PathBuf>,
 }
 
 /// `capture:`

@@ -85,8 +85,21 @@ impl Settings {
 
     /// The settings that a file means.
     pub fn of(file: ConfigFile) -> Self {
-        let ConfigFile { capture, rules, state_dir, host, engine, names, lists, outputs, routing, inhibit, outbox } =
-            file;
+        let ConfigFile {
+            capture,
+            rules,
+            state_dir,
+            host,
+            engine,
+            names,
+            lists,
+            outputs,
+            routing,
+            inhibit,
+            outbox,
+            redact,
+            commands,
+        } = file;
         let defaults = CaptureSettings::default();
         Self {
             source: capture.source.unwrap_or_default(),
@@ -110,6 +123,8 @@ impl Settings {
                 routing,
                 inhibit,
                 outbox,
+                redact,
+                commands,
             },
         }
     }

@@ -66,6 +66,9 @@ pub enum StartError {
     /// A pattern of an inhibition.
     #[error("inhibit")]
     Inhibit(#[from] PatternError),
+    /// A pattern for secrets.
+    #[error("redact.patterns")]
+    Redact(#[from] regex::Error),
     /// A fallback that is not there.
     #[error("output `{name}` names the fallback `{fallback}`, which is not configured")]
     Fallback {
@@ -134,8 +137,8 @@ impl Dispatcher {
         let (outcomes_in, outcomes) = bounded(settings.outputs.len().max(1) * (BATCH + 1));
         let mut workers = BTreeMap::new();
         for (name, output) in &settings.outputs {
-            let notifier =
-                output::notifier(output).map_err(|source| StartError::Output { name: name.clone(), source })?;
+            let notifier = output::notifier(output, &settings.commands)
+                .map_err(|source| StartError::Output { name: name.clone(), source })?;
             let worker = Worker::start(name, notifier, Arc::clone(&context.clock), outcomes_in.clone())?;
             workers.insert(Arc::from(name.as_str()), worker);
         }

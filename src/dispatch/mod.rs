@@ -5,10 +5,13 @@
 //! [`Dispatcher`] gives them threads, and the outputs give them wires.
 
 pub mod backoff;
+pub mod command;
 pub mod email;
 pub mod encode;
+pub mod endpoint;
 pub mod file;
 pub mod http;
+pub mod journald;
 pub mod pipeline;
 pub mod queue;
 pub mod route;

@@ -1,9 +1,14 @@
 //! From the settings of an output to what encodes for it and what sends it.
 
+use std::path::PathBuf;
+
+use crate::dispatch::command::{CommandError, CommandOutput};
 use crate::dispatch::email::{self, EmailError, EmailOutput};
 use crate::dispatch::encode::Encoder;
 use crate::dispatch::encode::text::Palette;
+use crate::dispatch::endpoint::{EndpointError, EndpointOutput};
 use crate::dispatch::file::FileOutput;
+use crate::dispatch::journald::JournaldOutput;
 use crate::dispatch::notifier::Notifier;
 use crate::dispatch::settings::{OutputSettings, Transport};
 use crate::dispatch::stdout::Stdout;
@@ -19,6 +24,12 @@ pub enum OutputError {
     /// Mail.
     #[error(transparent)]
     Email(#[from] EmailError),
+    /// Services.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Programs.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// Webhooks.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
@@ -29,19 +40,31 @@ pub fn encoder(settings: &OutputSettings) -> Result<Encoder, OutputError> {
     let format = settings.common.format.unwrap_or(settings.transport.default_format());
     Ok(match &settings.transport {
         Transport::Stdout(_) => Encoder::Plain(format, Palette::Coloured),
-        Transport::File(_) | Transport::Webhook(_) => Encoder::Plain(format, Palette::Plain),
+        Transport::Journald(_) => Encoder::Journal,
         Transport::Syslog(syslog) => Encoder::syslog(format, syslog, syslog::transport(syslog)),
         Transport::Email(email) => Encoder::Email(Box::new(email::envelope(email)?)),
+        other => match other.service() {
+            Some((service, endpoint)) => Encoder::Endpoint(service, Box::new(endpoint.clone())),
+            None => Encoder::Plain(format, Palette::Plain),
+        },
     })
 }
 
 /// What sends for an output. Reads secrets and certificates; connects to nothing.
-pub fn notifier(settings: &OutputSettings) -> Result<Box<dyn Notifier>, OutputError> {
+/// `commands` are the programs that may be run.
+pub fn notifier(settings: &OutputSettings, commands: &[PathBuf]) -> Result<Box<dyn Notifier>, OutputError> {
     Ok(match &settings.transport {
         Transport::Stdout(_) => Box::new(Stdout),
         Transport::File(file) => Box::new(FileOutput::new(file.clone())),
         Transport::Syslog(syslog) => Box::new(SyslogOutput::new(syslog)?),
         Transport::Email(email) => Box::new(EmailOutput::new(email)?),
         Transport::Webhook(webhook) => Box::new(WebhookOutput::new(webhook)?),
+        Transport::Journald(journald) => Box::new(JournaldOutput::new(journald)),
+        Transport::Command(command) => Box::new(CommandOutput::new(command, commands)?),
+        other => match other.service() {
+            Some((service, endpoint)) => Box::new(EndpointOutput::new(service, endpoint)?),
+            // Every kind is one of the above or a service.
+            None => Box::new(Stdout),
+        },
     })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::alert::{
     Alert, Change, Delivery, DocumentKind, GivenUp, Inhibition, LedgerError, Message, Notification, Origin, Problem,
-    Reason, Silence, Silences, Standing,
+    Reason, Redactor, Silence, Silences, Standing,
 };
 use crate::dispatch::dispatcher::StartError;
 use crate::dispatch::notifier::NotifyError;
@@ -28,6 +28,7 @@ use crate::time::Timestamp;
 pub struct Pipeline {
     origin: Origin,
     router: Router,
+    redactor: Option<Redactor>,
     outlets: BTreeMap<Arc<str>, Outlet>,
     inhibitions: Vec<Inhibition>,
     silences: Silences,
@@ -85,6 +86,7 @@ impl Pipeline {
         Ok(Self {
             origin,
             router,
+            redactor: settings.redactor()?,
             outlets,
             inhibitions: settings.inhibitions()?,
             silences: Silences::default(),
@@ -125,6 +127,10 @@ impl Pipeline {
     /// Takes a notification and puts it on its way to everybody who gets it.
     pub fn handle_notification(&mut self, notification: Arc<Notification>, now: Timestamp) {
         self.status.submitted += 1;
+        let notification = match &self.redactor {
+            Some(redactor) => redactor.redact(notification),
+            None => notification,
+        };
         let suppressed = self.suppression(&notification, now);
         self.record(Change::Journal(Arc::clone(&notification), suppressed.clone()));
         if notification.alert.is_none() || notification.kind == DocumentKind::Test {

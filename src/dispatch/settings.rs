@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
-use crate::alert::{Inhibition, Matcher, PatternError, Waits};
+use crate::alert::{Inhibition, Matcher, PatternError, Redactor, Waits};
 use crate::rule::Severity;
 
 /// Everything that says where alerts go.
@@ -24,6 +24,10 @@ pub struct DispatchSettings {
     pub inhibit: Vec<InhibitSettings>,
     /// How much waits on disk.
     pub outbox: OutboxSettings,
+    /// What is covered in command lines.
+    pub redact: RedactSettings,
+    /// The programs that outputs of type `command` may run.
+    pub commands: Vec<PathBuf>,
 }
 
 /// How much waits on disk.
@@ -79,6 +83,36 @@ pub enum Transport {
     Email(EmailSettings),
     /// An HTTP endpoint that takes our JSON.
     Webhook(WebhookSettings),
+    /// The systemd journal.
+    Journald(JournaldSettings),
+    /// A program of the operator's.
+    Command(CommandSettings),
+    /// A Slack channel.
+    Slack(EndpointSettings),
+    /// A Mattermost channel.
+    Mattermost(EndpointSettings),
+    /// A Teams channel, through a workflow.
+    Teams(EndpointSettings),
+    /// A Discord channel.
+    Discord(EndpointSettings),
+    /// A Telegram chat.
+    Telegram(EndpointSettings),
+    /// A topic of ntfy.
+    Ntfy(EndpointSettings),
+    /// PagerDuty.
+    Pagerduty(EndpointSettings),
+    /// Opsgenie, or Jira Service Management.
+    Opsgenie(EndpointSettings),
+    /// Prometheus Alertmanager.
+    Alertmanager(EndpointSettings),
+    /// Splunk's HTTP Event Collector.
+    SplunkHec(EndpointSettings),
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(EndpointSettings),
+    /// Grafana Loki.
+    Loki(EndpointSettings),
+    /// Any HTTP endpoint, through a template.
+    Generic(EndpointSettings),
 }
 
 impl Transport {
@@ -86,9 +120,10 @@ impl Transport {
     pub fn default_format(&self) -> Format {
         match self {
             Self::Stdout(_) => Format::Text,
-            Self::File(_) | Self::Webhook(_) => Format::Json,
             Self::Syslog(_) => Format::Rfc5424,
             Self::Email(_) => Format::Text,
+            // The others have a form of their own or take ours.
+            _ => Format::Json,
         }
     }
 }
@@ -97,7 +132,13 @@ impl Transport {
     /// How fast it may be fed where no `rate` is given; `None` for as fast as it takes.
     pub fn default_rate(&self) -> Option<RateSettings> {
         match self {
-            Self::Email(_) => Some(RateSettings { per_second: 0.5, burst: 5 }),
+            Self::Email(_) | Self::Discord(_) => Some(RateSettings { per_second: 0.5, burst: 5 }),
+            Self::Slack(_) | Self::Mattermost(_) | Self::Telegram(_) | Self::Ntfy(_) => {
+                Some(RateSettings { per_second: 1.0, burst: 5 })
+            }
+            Self::Teams(_) | Self::Pagerduty(_) | Self::Opsgenie(_) => {
+                Some(RateSettings { per_second: 2.0, burst: 10 })
+            }
             _ => None,
         }
     }
@@ -110,15 +151,190 @@ impl Transport {
             Self::Email(EmailSettings { digest: Some(digest), .. }) => {
                 Some(Waits { wait: *digest, interval: *digest, repeat: None })
             }
-            // One record says one thing: nothing to put together.
-            Self::Stdout(_) | Self::File(_) | Self::Syslog(_) => None,
+            // One record says one thing, and a pager knows each alert by its key: nothing to put together.
+            Self::Stdout(_) | Self::File(_) | Self::Syslog(_) | Self::Journald(_) => None,
+            Self::Pagerduty(_) | Self::Opsgenie(_) => None,
             Self::Email(_) => group.unwrap_or(true).then_some(waits),
-            Self::Webhook(_) => group.unwrap_or(false).then_some(waits),
+            Self::Webhook(_) | Self::Command(_) | Self::Generic(_) => group.unwrap_or(false).then_some(waits),
+            _ => match self.service() {
+                Some((service, _)) => group.unwrap_or(service.is_chat()).then_some(waits),
+                None => None,
+            },
         }
     }
 }
 
+impl Transport {
+    /// The service behind an endpoint, with its settings.
+    pub fn service(&self) -> Option<(Service, &EndpointSettings)> {
+        Some(match self {
+            Self::Slack(settings) => (Service::Slack, settings),
+            Self::Mattermost(settings) => (Service::Mattermost, settings),
+            Self::Teams(settings) => (Service::Teams, settings),
+            Self::Discord(settings) => (Service::Discord, settings),
+            Self::Telegram(settings) => (Service::Telegram, settings),
+            Self::Ntfy(settings) => (Service::Ntfy, settings),
+            Self::Pagerduty(settings) => (Service::Pagerduty, settings),
+            Self::Opsgenie(settings) => (Service::Opsgenie, settings),
+            Self::Alertmanager(settings) => (Service::Alertmanager, settings),
+            Self::SplunkHec(settings) => (Service::SplunkHec, settings),
+            Self::Elasticsearch(settings) => (Service::Elasticsearch, settings),
+            Self::Loki(settings) => (Service::Loki, settings),
+            Self::Generic(settings) => (Service::Generic, settings),
+            _ => return None,
+        })
+    }
+}
+
+/// A service with an HTTP interface of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants of `Transport` say what they are")]
+pub enum Service {
+    Slack,
+    Mattermost,
+    Teams,
+    Discord,
+    Telegram,
+    Ntfy,
+    Pagerduty,
+    Opsgenie,
+    Alertmanager,
+    SplunkHec,
+    Elasticsearch,
+    Loki,
+    Generic,
+}
+
+impl Service {
+    /// The word for it in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slack => "slack",
+            Self::Mattermost => "mattermost",
+            Self::Teams => "teams",
+            Self::Discord => "discord",
+            Self::Telegram => "telegram",
+            Self::Ntfy => "ntfy",
+            Self::Pagerduty => "pagerduty",
+            Self::Opsgenie => "opsgenie",
+            Self::Alertmanager => "alertmanager",
+            Self::SplunkHec => "splunk_hec",
+            Self::Elasticsearch => "elasticsearch",
+            Self::Loki => "loki",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// Where it is found, for services that are in one place.
+    pub fn default_url(self) -> Option<&'static str> {
+        match self {
+            Self::Telegram => Some("https://api.telegram.org"),
+            Self::Ntfy => Some("https://ntfy.sh"),
+            Self::Pagerduty => Some("https://events.pagerduty.com/v2/enqueue"),
+            Self::Opsgenie => Some("https://api.opsgenie.com"),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes nothing without a token.
+    pub fn needs_token(self) -> bool {
+        matches!(self, Self::Telegram | Self::Pagerduty | Self::Opsgenie | Self::SplunkHec)
+    }
+
+    /// Whether people read along.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::Slack | Self::Mattermost | Self::Teams | Self::Discord | Self::Telegram | Self::Ntfy)
+    }
+}
+
+/// The keys of outputs to services; each service knows some of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndpointSettings {
+    /// Where it is.
+    pub url: Option<String>,
+    /// The file that holds the URL, where that is a secret.
+    pub url_file: Option<PathBuf>,
+    /// The variable that holds the URL.
+    pub url_env: Option<String>,
+    /// The systemd credential that holds the URL.
+    pub url_credential: Option<String>,
+    /// Allows `http://`.
+    pub allow_insecure: bool,
+    /// The file that holds the token, routing key or API key.
+    pub token_file: Option<PathBuf>,
+    /// The variable that holds it.
+    pub token_env: Option<String>,
+    /// The systemd credential that holds it.
+    pub token_credential: Option<String>,
+    /// The user to log in as.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Headers to add.
+    pub headers: BTreeMap<String, String>,
+    /// How requests are made.
+    pub http: HttpSettings,
+    /// The index, for `elasticsearch` and `splunk_hec`.
+    pub index: Option<String>,
+    /// The source type, for `splunk_hec`.
+    pub source_type: Option<String>,
+    /// The tenant, for `loki`.
+    pub tenant: Option<String>,
+    /// The topic, for `ntfy`.
+    pub topic: Option<String>,
+    /// The chat, for `telegram`.
+    pub chat_id: Option<String>,
+    /// The body, for `generic`.
+    pub template: Option<String>,
+    /// What the body is.
+    pub content_type: Option<String>,
+}
+
+/// `type: journald`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournaldSettings {
+    /// The journal's socket, where it is not at its usual place.
+    pub socket: Option<PathBuf>,
+}
+
+/// `type: command`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandSettings {
+    /// The program's absolute path, which `commands` must allow.
+    pub program: PathBuf,
+    /// Its arguments, always the same.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// How long it may take.
+    #[serde(default = "default_smtp_timeout", with = "duration")]
+    pub timeout: Duration,
+}
+
+/// What is covered in command lines before anything is sent or kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedactSettings {
+    /// Whether secrets are covered at all.
+    pub enabled: bool,
+    /// Regular expressions for further ones; the group named `secret`, or else the whole match, is covered.
+    pub patterns: Vec<String>,
+}
+
+impl Default for RedactSettings {
+    fn default() -> Self {
+        Self { enabled: true, patterns: Vec::new() }
+    }
+}
+
 impl DispatchSettings {
+    /// What covers secrets, where they are to be covered.
+    pub fn redactor(&self) -> Result<Option<Redactor>, regex::Error> {
+        self.redact.enabled.then(|| Redactor::new(&self.redact.patterns)).transpose()
+    }
+
     /// The inhibitions as they are meant.
     pub fn inhibitions(&self) -> Result<Vec<Inhibition>, PatternError> {
         let matcher = |written: &BTreeMap<String, OneOrMany>| {
@@ -387,8 +603,6 @@ pub struct Common {
     pub rate: Option<RateSettings>,
     /// Whether several alerts may become one delivery.
     pub group: Option<bool>,
-    /// Whether a resolution that overtakes its firing in the queue is merged with it or sent after it.
-    pub coalesce: Option<Coalesce>,
     /// Whether resolutions are sent.
     pub send_resolved: bool,
     /// Nothing milder is sent.
@@ -410,7 +624,6 @@ impl Default for Common {
             max_age: Duration::from_secs(3 * 24 * 3600),
             rate: None,
             group: None,
-            coalesce: None,
             send_resolved: true,
             min_severity: Severity::Info,
             audit: false,
@@ -435,6 +648,15 @@ pub enum Format {
     Rfc5424,
     /// A syslog message of the older form.
     Rfc3164,
+    /// A Detection Finding of the Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// ArcSight's Common Event Format.
+    Cef,
+    /// IBM's Log Event Extended Format 2.0.
+    Leef,
+    /// The body of Alertmanager's webhook.
+    #[serde(alias = "alertmanager-v4")]
+    Alertmanager,
 }
 
 /// How fast an output may be fed.
@@ -446,16 +668,6 @@ pub struct RateSettings {
     /// Deliveries at once.
     #[serde(default = "default_burst")]
     pub burst: u32,
-}
-
-/// What becomes of a firing and its resolution that wait in the same queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Coalesce {
-    /// One delivery says both.
-    Merge,
-    /// Both are sent.
-    Both,
 }
 
 /// Who gets what.
@@ -700,19 +912,8 @@ fn default_burst() -> u32 {
 }
 
 /// The fields of [`Common`].
-const COMMON_KEYS: &[&str] = &[
-    "format",
-    "queue",
-    "max_age",
-    "rate",
-    "group",
-    "coalesce",
-    "send_resolved",
-    "min_severity",
-    "audit",
-    "heartbeat",
-    "fallback",
-];
+const COMMON_KEYS: &[&str] =
+    &["format", "queue", "max_age", "rate", "group", "send_resolved", "min_severity", "audit", "heartbeat", "fallback"];
 
 #[cfg(test)]
 mod tests {

@@ -121,11 +121,11 @@ fn set_attack(fields: &mut Fields, techniques: &[String]) {
 fn set_process(fields: &mut Fields, alert: &Alert) {
     if let Some(process) = &alert.process {
         fields.set("process.pid", process.pid);
-        fields.set("process.executable", value(&process.executable.exe));
-        fields.set("process.name", value(&process.executable.exe).and_then(|path| name_of(&path)));
-        fields.set("process.command_line", value(&process.cmdline));
+        fields.set("process.executable", known(&process.executable.exe));
+        fields.set("process.name", known(&process.executable.exe).and_then(|path| name_of(&path)));
+        fields.set("process.command_line", known(&process.cmdline));
         fields.set("process.start", process.started_at);
-        fields.set("process.working_directory", process.cwd.as_ref().and_then(value));
+        fields.set("process.working_directory", process.cwd.as_ref().and_then(known));
         fields.set("process.hash.sha256", process.executable.hash.as_deref());
         fields.set("service.name", process.unit.as_deref());
         fields.set("related.hash", process.executable.hash.as_deref().map(|hash| json!([hash])));
@@ -134,9 +134,9 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
     }
     if let Some(parent) = &alert.parent {
         fields.set("process.parent.pid", parent.pid);
-        fields.set("process.parent.executable", value(&parent.exe));
-        fields.set("process.parent.name", value(&parent.exe).and_then(|path| name_of(&path)));
-        fields.set("process.parent.command_line", value(&parent.cmdline));
+        fields.set("process.parent.executable", known(&parent.exe));
+        fields.set("process.parent.name", known(&parent.exe).and_then(|path| name_of(&path)));
+        fields.set("process.parent.command_line", known(&parent.cmdline));
     }
     if let Some(user) = &alert.user {
         let id = user.uid.map(|uid| uid.to_string());
@@ -264,7 +264,8 @@ macro_rules! into_field {
 }
 into_field!(&str String u8 u32 u64 f64 Json Quantity crate::time::Timestamp);
 
-fn value(value: &Value) -> Option<String> {
+/// A value as text; a byte that is no UTF-8 as an escape.
+pub fn known(value: &Value) -> Option<String> {
     match value {
         Value::Missing => None,
         Value::Text(text) => Some(match std::str::from_utf8(text) {

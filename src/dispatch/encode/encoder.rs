@@ -6,8 +6,9 @@ use crate::alert::Notification;
 use crate::alert::{Message, Origin};
 use crate::dispatch::encode::rfc5424::{self, Body, Form, Header};
 use crate::dispatch::encode::text::{self, Palette};
-use crate::dispatch::encode::{ecs_json, email, json};
-use crate::dispatch::settings::{Format, SyslogHeader, SyslogSettings, SyslogTransport};
+use crate::dispatch::encode::{cef, chat, ecs_json, email, intake, json, leef, ocsf, paging, template};
+use crate::dispatch::journald;
+use crate::dispatch::settings::{EndpointSettings, Format, Service, SyslogHeader, SyslogSettings, SyslogTransport};
 
 /// Writes messages for one output.
 #[derive(Debug, Clone)]
@@ -18,6 +19,10 @@ pub enum Encoder {
     Syslog(Format, Box<Header>),
     /// A mail.
     Email(Box<email::Envelope>),
+    /// An entry of the systemd journal.
+    Journal,
+    /// What a service wants.
+    Endpoint(Service, Box<EndpointSettings>),
 }
 
 impl Encoder {
@@ -54,7 +59,32 @@ impl Encoder {
                 rfc5424::encode(message.headline(), origin, header, Body::Record(&record))
             }
             Self::Email(envelope) => email::encode(message, origin, envelope),
+            Self::Journal => journald::encode(message.headline()),
+            Self::Endpoint(service, settings) => endpoint(*service, settings, message, origin),
         }
+    }
+}
+
+fn endpoint(service: Service, settings: &EndpointSettings, message: &Message, origin: &Origin) -> Vec<u8> {
+    let text = |setting: &Option<String>| setting.clone().unwrap_or_default();
+    match service {
+        Service::Slack | Service::Mattermost => chat::slack(message, origin),
+        Service::Teams => chat::teams(message, origin),
+        Service::Discord => chat::discord(message, origin),
+        Service::Telegram => chat::telegram(message, origin, &text(&settings.chat_id)),
+        Service::Ntfy => chat::ntfy(message, origin, &text(&settings.topic)),
+        Service::Pagerduty => paging::pagerduty(message, origin),
+        Service::Opsgenie => paging::opsgenie(message, origin),
+        Service::Alertmanager => intake::alertmanager(message, origin),
+        Service::SplunkHec => {
+            let source_type = settings.source_type.as_deref().unwrap_or("egret:alert");
+            intake::splunk(message, origin, settings.index.as_deref(), source_type)
+        }
+        Service::Elasticsearch => {
+            intake::elasticsearch(message, origin, settings.index.as_deref().unwrap_or("egret-alerts"))
+        }
+        Service::Loki => intake::loki(message, origin),
+        Service::Generic => template::encode(message, origin, &text(&settings.template)),
     }
 }
 
@@ -63,6 +93,10 @@ fn plain(format: Format, palette: Palette, message: &Message, origin: &Origin) -
         Format::Json => json::encode(message, origin),
         Format::Text => text::encode(message, palette).into_bytes(),
         Format::Ecs => lines(message, |notification| ecs_json::encode(notification, origin)),
+        Format::Ocsf => lines(message, |one| ocsf::encode(one, origin, message.suppressed.as_deref())),
+        Format::Cef => lines(message, cef::encode),
+        Format::Leef => lines(message, leef::encode),
+        Format::Alertmanager => intake::alertmanager_webhook(message, origin),
         Format::Rfc5424 | Format::Rfc3164 => {
             let form = if format == Format::Rfc5424 { Form::Rfc5424 } else { Form::Rfc3164 };
             let header = Header {

@@ -2,10 +2,17 @@
 //!
 //! Pure. Text that comes from traffic or processes is escaped here.
 
+pub mod cef;
+pub mod chat;
 pub mod ecs_json;
 pub mod email;
+pub mod intake;
 pub mod json;
+pub mod leef;
+pub mod ocsf;
+pub mod paging;
 pub mod rfc5424;
+pub mod template;
 pub mod text;
 
 #[cfg(test)]
