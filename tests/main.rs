@@ -5,6 +5,7 @@ mod accuracy;
 mod architecture;
 mod captures;
 mod delivery;
+mod flood;
 mod list_update;
 mod lists;
 #[cfg(feature = "ebpf")]
@@ -16,5 +17,6 @@ mod name_readers;
 mod names;
 mod places;
 mod property;
+mod scenario;
 mod support;
 mod windows;

@@ -238,7 +238,10 @@ impl Watch {
                 addition.set(Column::Connections, 1);
                 addition.start = happened.opened;
             }
-            addition.values = self.values(sighting.seen);
+            // That nothing came back is no new sight of the other end.
+            if !counters.is_empty() || happened.questions > 0 {
+                addition.values = self.values(sighting.seen);
+            }
         }
         let Some(group) = self.series.add(bound.group, now.tick, &addition) else { return false };
         if let Some(first) = happened.opened {
