@@ -361,6 +361,32 @@ fn frames_past_the_ip_stack_have_a_process() {
 }
 
 #[test]
+fn flows_have_the_names_that_their_first_payload_tells() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = lab.network.client.command(env!("CARGO_BIN_EXE_egret"));
+    command.args(["flows", "--live", "600", "--source", "ebpf", "--output", "json"]);
+    let mut egret = Running::start("egret", command, lab.directory.path());
+    let ready = wait::until("egret to count", || {
+        // The last of its nine programs is the one that counts what leaves.
+        let links = traffic::descriptors(egret.pid(), "anon_inode:bpf_link").len();
+        if links >= 9 { Some(true) } else { egret.status().map(|_| false) }
+    });
+    if !ready {
+        eprintln!("skipped: {}", egret.errors());
+        return;
+    }
+    let sender = lab.traffic(&["http", &format!("to={}", Network::SERVER)]).remove(0);
+    egret.signal(Signal::INT);
+    assert!(egret.wait_within(wait::PATIENCE).success(), "{}", egret.errors());
+    let output = egret.output();
+    let flows = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let flow = flows.into_iter().find(|flow| flow["owner"]["pid"] == sender.pid).unwrap_or_else(|| panic!("{output}"));
+    assert_eq!(flow["domain"], "upload.example.org", "{flow}");
+    assert_eq!(flow["payload_out"], sender.out);
+    assert_eq!(flow["evidence"], "kernel");
+}
+
+#[test]
 fn a_recording_names_the_owner_of_each_packet() {
     let Some(lab) = Lab::new() else { return };
     let file = lab.directory.path().join("recorded.pcapng");

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, never, select_biased, tick};
 use tracing::{debug, warn};
 
 use crate::alert::Notification;
-use crate::capture::CountBatch;
 use crate::capture::live::Batch;
+use crate::capture::{CountBatch, FirstPayload};
 use crate::engine::{Engine, Output};
+use crate::names::Payload;
 use crate::packet::{Fragments, Packet, decode};
 use crate::resolve::Service;
 use crate::runtime::clock::{Clock, SystemClock};
@@ -136,9 +137,8 @@ impl Live {
     }
 
     fn handle_counts(&mut self, batch: &CountBatch) {
-        for update in &batch.updates {
-            self.engine.handle_update(update);
-        }
+        let payloads: Vec<Payload<'_>> = batch.payloads.iter().map(payload_of).collect();
+        self.engine.handle_updates(&batch.updates, &payloads);
         self.engine.handle_losses(&batch.losses);
     }
 
@@ -174,5 +174,15 @@ impl Live {
         if let Some(losses) = self.source.losses() {
             self.engine.handle_losses(&losses);
         }
+    }
+}
+
+fn payload_of(first: &FirstPayload) -> Payload<'_> {
+    Payload {
+        key: &first.key,
+        way: first.direction,
+        attribution: &first.attribution,
+        timestamp: first.timestamp,
+        bytes: &first.bytes,
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::namespace::Namespace;
 use crate::support::process::Running;
+use crate::support::traffic::descriptors;
 use crate::support::wait;
 
 /// Bytes, seen from a generator.
@@ -181,13 +182,6 @@ impl Tool for NetHogs {
         }
         findings
     }
-}
-
-/// What the process's descriptors of this kind link to.
-fn descriptors(pid: u32, kind: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-    links.map(|link| link.to_string_lossy().into_owned()).filter(|link| link.starts_with(kind)).collect()
 }
 
 /// Whether the process has a packet socket that is bound: until then it has no protocol.

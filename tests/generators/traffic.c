@@ -778,6 +778,14 @@ int main(int count, char **arguments)
 
 	if (!strcmp(k, "peer")) serve();
 	else if (!strcmp(k, "tcp")) { int s = tcp(); write_all(s, o.bytes); finish(s); say("tcp", o.bytes, 0); }
+	else if (!strcmp(k, "http")) {
+		const char *request = "POST / HTTP/1.1\r\nHost: upload.example.org\r\nContent-Length: 1000\r\n\r\n";
+		int s = tcp();
+		if (write(s, request, strlen(request)) != (long)strlen(request)) fail("write");
+		write_all(s, 1000);
+		finish(s);
+		say("tcp", strlen(request) + 1000, 0);
+	}
 	else if (!strcmp(k, "tcp-exit")) { int s = tcp(); write_all(s, o.bytes); say("tcp", o.bytes, 0); _exit(0); }
 	else if (!strcmp(k, "tcp-in")) { int s = tcp(); ask(s); say("tcp", sizeof(struct request), read_all(s)); }
 	else if (!strcmp(k, "mptcp")) { int s = connected(SOCK_STREAM, IPPROTO_MPTCP); write_all(s, o.bytes); finish(s); say("tcp", o.bytes, 0); }

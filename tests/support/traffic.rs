@@ -43,3 +43,10 @@ impl Said {
         }
     }
 }
+
+/// What the process's descriptors of this kind link to.
+pub fn descriptors(pid: u32, kind: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.map(|link| link.to_string_lossy().into_owned()).filter(|link| link.starts_with(kind)).collect()
+}
