@@ -55,8 +55,8 @@ impl ProcConnector {
     /// Subscribes. The kernel tells only in its first network namespace.
     pub(super) fn open() -> Result<Self, Errno> {
         Self::open_here().or_else(|error| {
-            let first = rustix::fs::open("/proc/1/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            namespace::within(first.map_err(|_| error)?, Self::open_here)?
+            let subscribe = |namespace| namespace::within(namespace, Self::open_here).and_then(|opened| opened).ok();
+            outer_namespaces().find_map(subscribe).ok_or(error)
         })
     }
 
@@ -83,6 +83,20 @@ impl ProcConnector {
         }
     }
 }
+
+/// The network namespaces of the first process and of those that started this
+/// one: where the first may not be looked at, one of the others may live beside it.
+fn outer_namespaces() -> impl Iterator<Item = OwnedFd> {
+    let parent = |pid: &i32| procfs::process::Process::new(*pid).ok()?.stat().ok().map(|stat| stat.ppid);
+    let ancestors = std::iter::successors(parent(&std::process::id().cast_signed()), parent).take(MAX_ANCESTORS);
+    std::iter::once(1).chain(ancestors).filter_map(|pid| {
+        let path = format!("/proc/{pid}/ns/net");
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    })
+}
+
+/// A loop in the tree of processes would be the kernel's fault, and is not waited for.
+const MAX_ANCESTORS: usize = 64;
 
 impl AsFd for ProcConnector {
     fn as_fd(&self) -> BorrowedFd<'_> {
