@@ -124,6 +124,7 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     let (_sender, control) = control::from_signals().context("cannot handle signals")?;
     let mut run = input::open_live(&settings, engine, SystemClock::start())?;
     let mut rows = Rows::new();
+    terminal::note(&format!("watching {} with {}", settings.capture.interfaces.join(", "), run.source().name()));
     let progress = terminal::countdown(duration, "watching");
     run.run(&control, Some(Instant::now() + duration), |_| {}, |output| keep(output, &mut rows));
     progress.finish_and_clear();
