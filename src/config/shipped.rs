@@ -26,7 +26,9 @@ mod tests {
     fn every_file_of_the_pack_ships() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/rules");
         let on_disk = crate::config::rule_files::read(&[folder.into()]).unwrap();
-        let expected: Vec<&str> = on_disk.iter().filter_map(|source| source.path.rsplit('/').next()).collect();
+        // The tests of the rules stay in the source tree.
+        let rules = on_disk.iter().filter(|source| !source.path.contains("/rules/tests/"));
+        let expected: Vec<&str> = rules.filter_map(|source| source.path.rsplit('/').next()).collect();
         let shipped: Vec<&str> = FILES.iter().filter_map(|(path, _)| path.rsplit('/').next()).collect();
         assert_eq!(shipped, expected);
     }
