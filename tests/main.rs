@@ -8,13 +8,16 @@ mod delivery;
 mod flood;
 mod list_update;
 mod lists;
+mod live_attacks;
 #[cfg(feature = "ebpf")]
 mod live_kernel;
 mod live_receivers;
 mod live_resolve;
+mod live_run;
 mod look_ups;
 mod name_readers;
 mod names;
+mod pack;
 mod places;
 mod property;
 mod scenario;

@@ -1,12 +1,15 @@
 //! What several tests share.
 
 pub mod alerts;
+pub mod attack;
 pub mod certificates;
 pub mod data;
+pub mod egret;
 pub mod namespace;
 pub mod process;
 pub mod rsyslog;
 pub mod scripted;
+pub mod sinks;
 pub mod smtp;
 pub mod traffic;
 pub mod wait;

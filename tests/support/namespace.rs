@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -24,6 +25,13 @@ pub fn unavailable() -> Option<&'static str> {
     Some(reason)
 }
 
+/// Held by tests with the kernel source, which would see each other's traffic.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed while it held this has left nothing behind.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A client and a server, each in a namespace of its own; `eth0` of each leads to the other.
 pub struct Network {
     pub client: Namespace,
@@ -33,6 +41,8 @@ pub struct Network {
 impl Network {
     pub const CLIENT: &'static str = "198.51.100.2";
     pub const SERVER: &'static str = "203.0.113.7";
+    /// The address of a namespace behind the client, which the server can answer.
+    pub const CONTAINER: &'static str = "198.51.100.88";
     pub const CLIENT_V6: &'static str = "2001:db8:1::2";
     pub const SERVER_V6: &'static str = "2001:db8:2::7";
 
@@ -52,6 +62,9 @@ impl Network {
                 ip(&format!("-n {name} route add {peer}/{length} dev eth0"));
             }
         }
+        ip(&format!("-n {server} route add {}/32 dev eth0", Self::CONTAINER));
+        // The server asks for that address, and the client answers on its behalf.
+        assert!(network.client.run("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp"]));
         wait::until("the link between the namespaces", || {
             let ping = network.client.run("ping", &["-q", "-c1", "-W1", Self::SERVER]);
             let ping_v6 = network.client.run("ping", &["-q", "-c1", "-W1", Self::SERVER_V6]);
@@ -120,7 +133,7 @@ impl Drop for Namespace {
 }
 
 /// Runs `ip` and panics with what it said if it fails.
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {errors}");
