@@ -5,18 +5,18 @@ SHELL := /bin/bash
 EGRET := target/release/egret
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint demo accuracy bench install clean
+.PHONY: help run build test lint demo accuracy bench fuzz install clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 run: build ## Build, then watch this machine (root), or replay the example capture
 	@if [ "$$(id -u)" = 0 ]; then \
-		echo "egret: watching this machine with the rules in rules/; Ctrl-C ends it"; \
-		exec $(EGRET) run --rules rules; \
+		echo "egret: watching this machine with the rules that ship; Ctrl-C ends it"; \
+		exec $(EGRET) run; \
 	else \
 		echo "egret: capturing needs root (sudo make run); replaying examples/upload.pcapng"; \
-		exec $(EGRET) replay examples/upload.pcapng --rules rules; \
+		exec $(EGRET) replay examples/upload.pcapng; \
 	fi
 
 build: ## Build the release binary
@@ -51,6 +51,9 @@ install: build ## Install the binary, the rules, a configuration and the systemd
 	install -m644 rules/*.yaml $(DESTDIR)/etc/egret/rules/
 	test -e $(DESTDIR)/etc/egret/egret.yaml || install -m600 examples/egret.yaml $(DESTDIR)/etc/egret/egret.yaml
 	install -Dm644 examples/egret.service $(DESTDIR)/etc/systemd/system/egret.service
+
+fuzz: ## Fuzz every reader of foreign input for a minute each
+	tests/fuzz/run 60
 
 clean: ## Remove what was built
 	cargo clean
