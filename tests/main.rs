@@ -20,6 +20,7 @@ mod names;
 mod pack;
 mod places;
 mod property;
+mod readme;
 mod scenario;
 mod support;
 mod windows;
