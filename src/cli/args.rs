@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cli::{
-    check, completions, explain, fields, flows, geo, lists, man, record, replay, rules, run, schema, test,
+    alerts, check, completions, explain, fields, flows, geo, lists, man, outbox, output, record, replay, routes, rules,
+    run, schema, silence, status, test, webhook,
 };
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
@@ -42,6 +43,20 @@ pub enum Command {
     Record(record::Arguments),
     /// Print every flow with its bytes and its owner
     Flows(flows::Arguments),
+    /// Say how a running egret and its outputs stand
+    Status(status::Arguments),
+    /// List, show and acknowledge alerts of a running egret
+    Alerts(alerts::Arguments),
+    /// Hold back alerts for a while
+    Silence(silence::Arguments),
+    /// Look after deliveries that wait or were given up
+    Outbox(outbox::Arguments),
+    /// Try an output of a running egret
+    Output(output::Arguments),
+    /// Say who would get an alert
+    Routes(routes::Arguments),
+    /// Help those who write a receiver of webhooks
+    Webhook(webhook::Arguments),
     /// Print the completions of a shell
     Completions(completions::Arguments),
     /// Write the manual pages

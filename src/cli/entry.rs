@@ -7,8 +7,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::{
-    check, completions, exit, explain, fields, flows, geo, lists, logging, man, record, replay, rules, run, schema,
-    test,
+    alerts, check, completions, exit, explain, fields, flows, geo, lists, logging, man, outbox, output, record, replay,
+    routes, rules, run, schema, silence, status, test, webhook,
 };
 
 /// The whole program; its value is the exit code.
@@ -29,6 +29,13 @@ pub fn main() -> ExitCode {
         Command::Fields(arguments) => fields::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Alerts(arguments) => alerts::run(arguments),
+        Command::Silence(arguments) => silence::run(arguments),
+        Command::Outbox(arguments) => outbox::run(arguments),
+        Command::Output(arguments) => output::run(arguments),
+        Command::Routes(arguments) => routes::run(arguments),
+        Command::Webhook(arguments) => webhook::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Geo(arguments) => geo::run(arguments),
         Command::Lists(arguments) => lists::run(arguments),

@@ -16,6 +16,7 @@ use crate::dispatch::{Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::load;
+use crate::runtime::socket::ControlSocket;
 use crate::runtime::watch::Watch;
 use crate::runtime::{control, privilege};
 use crate::store::{Store, StoreLimits};
@@ -57,6 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
+    let _socket = socket(&settings, &dispatcher);
     let _watch = watch(&settings, sender);
     terminal::note(&format!(
         "watching {} with {}, {} rules, alerts to {}",
@@ -81,6 +83,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         error!(output, given_up = status.given_up(), waiting = status.waiting, "not everything was delivered");
     }
     Ok(Exit::Fine)
+}
+
+/// Where operators ask. Without it everything works but `egret status` and the like.
+fn socket(settings: &Settings, dispatcher: &Dispatcher) -> Option<ControlSocket> {
+    match ControlSocket::start(&settings.state_dir, dispatcher.control()) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            warn!(%error, "no control socket: `egret status` and the like do not work");
+            None
+        }
+    }
 }
 
 /// The store of the state directory. Without one alerts are delivered all the same; only a crash loses them.

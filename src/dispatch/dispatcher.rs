@@ -339,8 +339,8 @@ impl Desk {
         }
         match ledger.commit(&self.uncommitted) {
             Ok(given_up) => {
-                let journalled = self.uncommitted.iter().filter(|change| matches!(change, Change::Journal(..)));
-                self.committed += journalled.count() as u64;
+                // Whatever was submitted before this turn is in these changes or in earlier ones.
+                self.committed = self.pipeline.submitted();
                 self.uncommitted.clear();
                 self.pipeline.handle_given_up(&given_up);
                 self.pipeline.handle_store(Ok(ledger.fill()), now);

@@ -319,6 +319,11 @@ impl Pipeline {
         self.handle_timeout(now);
     }
 
+    /// Notifications that came in so far.
+    pub fn submitted(&self) -> u64 {
+        self.status.submitted
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.outlets.values().all(|outlet| outlet.queue.is_empty() && !outlet.groups.has_news())

@@ -9,5 +9,6 @@ pub mod offline;
 pub mod privilege;
 pub mod record;
 pub mod rehearsal;
+pub mod socket;
 pub mod source;
 pub mod watch;

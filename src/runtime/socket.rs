@@ -1,0 +1,237 @@
+//! The control socket: how operators ask and tell a running program.
+//!
+//! A Unix socket that the owner and the group may use. One JSON object a line
+//! is asked, one is answered: `{"ok": ...}` or `{"error": "..."}`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use crate::alert::{Delivery, DeliveryState, Silence};
+use crate::dispatch::{ControlError, DispatchControl, Retry};
+
+/// One question or order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How everything stands.
+    Status,
+    /// Alerts, the latest change first.
+    Alerts {
+        /// So many at most.
+        most: usize,
+    },
+    /// Somebody takes care of an alert.
+    Acknowledge {
+        /// The alert's key.
+        key: String,
+        /// Who.
+        by: String,
+    },
+    /// All silences that are kept.
+    Silences,
+    /// A new silence.
+    AddSilence {
+        /// It.
+        silence: Silence,
+    },
+    /// The end of a silence.
+    ExpireSilence {
+        /// Which.
+        id: String,
+    },
+    /// Deliveries.
+    Outbox {
+        /// In which state.
+        state: DeliveryState,
+        /// So many at most.
+        most: usize,
+    },
+    /// One delivery with its bytes.
+    Delivery {
+        /// Which.
+        id: String,
+    },
+    /// Another attempt: of one delivery, of one output, or of everything.
+    Retry {
+        /// Which delivery.
+        id: Option<String>,
+        /// Which output.
+        output: Option<String>,
+    },
+    /// A delivery is not wanted any more.
+    Drop {
+        /// Which.
+        id: String,
+    },
+    /// A marked test alert.
+    TestOutput {
+        /// To which output.
+        name: String,
+    },
+}
+
+/// The socket of a program that runs; gone when this is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens below the state directory and answers on threads of its own.
+    ///
+    /// # Errors
+    /// Where the socket cannot be made, or another program listens there.
+    pub fn start(directory: &Path, control: DispatchControl) -> std::io::Result<Self> {
+        let path = path(directory);
+        if UnixStream::connect(&path).is_ok() {
+            let reason = format!("another egret listens at `{}`", path.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, reason));
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660))?;
+        let serving = Arc::new(AtomicUsize::new(0));
+        std::thread::Builder::new().name("egret-control".into()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                serve_apart(stream, &control, &serving);
+            }
+        })?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // A socket that is left behind is replaced by the next start.
+        let _left_behind = fs::remove_file(&self.path);
+    }
+}
+
+/// Asks a running program.
+///
+/// # Errors
+/// Where none runs, or it does not answer.
+pub fn ask(directory: &Path, request: &Request) -> std::io::Result<Result<Json, String>> {
+    let mut stream = UnixStream::connect(path(directory))?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    let answer: Json = serde_json::from_str(&answer)?;
+    match (answer.get("ok"), answer.get("error")) {
+        (Some(value), _) => Ok(Ok(value.clone())),
+        (None, Some(error)) => Ok(Err(error.as_str().unwrap_or_default().to_owned())),
+        (None, None) => Err(std::io::Error::other("the answer makes no sense")),
+    }
+}
+
+/// Where the socket of a state directory is.
+pub fn path(directory: &Path) -> PathBuf {
+    directory.join("control.sock")
+}
+
+fn serve_apart(stream: UnixStream, control: &DispatchControl, serving: &Arc<AtomicUsize>) {
+    if serving.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
+        serving.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    let (control, done) = (control.clone(), Arc::clone(serving));
+    let thread = std::thread::Builder::new().name("egret-control".into()).spawn(move || {
+        if let Err(error) = serve(&stream, &control) {
+            tracing::debug!(%error, "a control connection ended early");
+        }
+        done.fetch_sub(1, Ordering::Relaxed);
+    });
+    if thread.is_err() {
+        serving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(stream: &UnixStream, control: &DispatchControl) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(IDLE_FOR))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(LONGEST_REQUEST).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(request) => match perform(request, control) {
+                Ok(value) => json!({"ok": value}),
+                Err(error) => json!({"error": error.to_string()}),
+            },
+            Err(error) => json!({"error": format!("the request makes no sense: {error}")}),
+        };
+        let mut writer = stream;
+        writer.write_all(format!("{answer}\n").as_bytes())?;
+    }
+}
+
+fn perform(request: Request, control: &DispatchControl) -> Result<Json, ControlError> {
+    Ok(match request {
+        Request::Status => json!(control.status()?),
+        Request::Alerts { most } => json!(control.alerts(most)?),
+        Request::Acknowledge { key, by } => json!(control.acknowledge(&key, &by)?),
+        Request::Silences => json!(control.silences()?),
+        Request::AddSilence { silence } => json!(control.add_silence(silence)?),
+        Request::ExpireSilence { id } => json!(control.expire_silence(&id)?),
+        Request::Outbox { state, most } => {
+            let deliveries = control.deliveries(state, most)?;
+            Json::Array(deliveries.iter().map(|delivery| shown(state, delivery)).collect())
+        }
+        Request::Delivery { id } => {
+            let (state, delivery) = control.delivery(&id)?;
+            let mut object = shown(state, &delivery);
+            match std::str::from_utf8(&delivery.payload) {
+                Ok(text) => object["payload"] = json!(text),
+                Err(_) => object["payload_bytes_b64"] = json!(STANDARD.encode(&delivery.payload)),
+            }
+            object
+        }
+        Request::Retry { id: Some(id), .. } => json!(control.retry(Retry::Delivery(id))?),
+        Request::Retry { output: Some(output), .. } => json!(control.retry(Retry::Output(output))?),
+        Request::Retry { .. } => json!(control.retry(Retry::All)?),
+        Request::Drop { id } => json!(control.drop_delivery(&id)?),
+        Request::TestOutput { name } => json!(control.test(&name)?),
+    })
+}
+
+fn shown(state: DeliveryState, delivery: &Delivery) -> Json {
+    json!({
+        "id": &*delivery.id,
+        "state": state,
+        "output": &*delivery.output,
+        "key": &*delivery.key,
+        "type": delivery.kind,
+        "severity": delivery.severity,
+        "created": delivery.created,
+        "attempts": delivery.attempts,
+        "remaining": delivery.remaining,
+        "last_error": delivery.last_error,
+        "bytes": delivery.payload.len(),
+    })
+}
+
+/// Connections that are served at once; further ones are closed.
+const MOST_SERVED: usize = 16;
+const LONGEST_REQUEST: u64 = 1 << 20;
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// A test waits for its receiver.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
