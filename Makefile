@@ -5,7 +5,7 @@ SHELL := /bin/bash
 EGRET := target/release/egret
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint demo accuracy bench fuzz install clean
+.PHONY: help run build test lint demo accuracy torture bench fuzz install clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -40,6 +40,10 @@ accuracy: build ## The grid of 24 scenarios and the kernel source's own, in full
 	@tests/setup test
 	EGRET_SHORT_PROCESSES=20000 cargo test --release --test egret live_kernel -- --nocapture
 	cargo test --release --test egret accuracy -- --ignored --nocapture
+
+torture: ## Kill the delivery of alerts a thousand times; nothing committed may be lost
+	@tests/setup build
+	EGRET_TORTURE=1000 cargo test --release --test egret torture:: -- --nocapture
 
 bench: ## Measure packets per second and the cost of rules
 	@tests/setup test

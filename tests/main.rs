@@ -4,6 +4,7 @@
 mod accuracy;
 mod architecture;
 mod captures;
+mod control;
 mod delivery;
 mod flood;
 mod list_update;
@@ -23,4 +24,5 @@ mod property;
 mod readme;
 mod scenario;
 mod support;
+mod torture;
 mod windows;

@@ -28,6 +28,8 @@ pub enum Answer {
 pub struct Exchange {
     pub at: Instant,
     pub request: Request,
+    /// Whether the answer said yes.
+    pub taken: bool,
 }
 
 /// The receiver.
@@ -70,7 +72,8 @@ fn serve(stream: &TcpStream, script: &(dyn Fn(usize) -> Answer + Send + Sync), e
         let answer = {
             let mut exchanges = exchanges.lock().expect("no thread panics while it holds the list");
             let answer = script(exchanges.len());
-            exchanges.push(Exchange { at: Instant::now(), request });
+            let taken = matches!(answer, Answer::Status(200..=299, _) | Answer::Drip(_));
+            exchanges.push(Exchange { at: Instant::now(), request, taken });
             answer
         };
         let goes_on = match answer {
