@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use egret::names::List;
+use egret::names::{List, NetworkSet, clouds};
 use serde_json::Value;
 
 use crate::support::data;
@@ -23,6 +23,32 @@ fn published_lists_hold_what_other_tools_say() {
             check_networks(file, facts, &list);
         }
         check_probes(file, facts, &list);
+    }
+}
+
+#[test]
+fn shipped_cloud_ranges_are_what_was_published() {
+    let made = [
+        ("aws", ["aws-ip-ranges.json"].as_slice()),
+        ("google", &["google_ipv4.txt", "google_ipv6.txt"]),
+        ("cloudflare", &["misp_cloudflare.json"]),
+    ];
+    for (cloud, sources) in made {
+        let mut networks = Vec::new();
+        for source in sources {
+            let Some(path) = data::path(&format!("lists/{source}")) else { return };
+            networks.extend(List::parse(&std::fs::read(path).unwrap(), 1_000_000).unwrap().networks.iter());
+        }
+        let networks: NetworkSet = networks.into_iter().collect();
+        let shipped = clouds::ranges(&format!("clouds/{cloud}.txt")).unwrap();
+        let head = shipped.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n"));
+        let ranges = networks.merged().into_iter().map(|network| format!("{network}\n"));
+        let expected: String = head.chain(ranges).collect();
+        if std::env::var_os("EGRET_GENERATE").is_some() {
+            let path = format!("{}/src/names/clouds/{cloud}.txt", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(path, &expected).unwrap();
+        }
+        assert!(shipped == expected, "{cloud}: the shipped ranges differ from the published ones");
     }
 }
 

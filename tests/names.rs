@@ -60,6 +60,65 @@ fn flows_and_rules_see_the_names() {
     assert_eq!(fired, BTreeSet::from(["name-nobody-confirms".into(), "tls-to-kernel-org".into()]), "{lines}");
 }
 
+#[test]
+fn the_shipped_rule_catches_a_dns_tunnel_and_leaves_other_look_ups_alone() {
+    let Some(captures) = data::path("captures") else { return };
+    let tunnel = captures.join("exfil-dns/dns-tunnel-iodine.pcap");
+    assert_eq!(tunnels_in(&tunnel), ["pirate.sea"]);
+    for quiet in ["ethernet/wikipedia.pcap", "pcapng-interfaces/pcapng-multi-interface.pcapng", "exfil-smtp/smtp.pcap"]
+    {
+        assert_eq!(tunnels_in(&captures.join(quiet)), [""; 0], "{quiet}");
+    }
+}
+
+#[test]
+fn busy_but_honest_look_ups_are_no_tunnel() {
+    let folder = tempfile::tempdir().unwrap();
+    let (honest, tunnel) = (folder.path().join("honest.pcap"), folder.path().join("tunnel.pcap"));
+    // A page with many hosts of many content networks, and a log analyser that resolves every address back.
+    let pages = (0..400).map(|number| format!("img{number}.cdn{}.example", number % 40));
+    let reverse = (0..1000).map(|number| format!("{}.{}.113.203.in-addr.arpa", number % 250, number / 250));
+    write_questions(&honest, pages.chain(reverse));
+    assert_eq!(tunnels_in(&honest), [""; 0]);
+    write_questions(&tunnel, (0..160).map(|number| format!("{number:032x}.t.tunnel.example")));
+    assert_eq!(tunnels_in(&tunnel), ["tunnel.example"]);
+}
+
+/// The registered domains for which the shipped rule fires.
+fn tunnels_in(capture: &Path) -> Vec<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    let replay = command.args(["replay", "--output", "json"]).arg(capture).assert().success();
+    let lines = String::from_utf8(replay.get_output().stdout.clone()).unwrap();
+    let alerts = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let fired = alerts.filter(|alert| {
+        alert["type"] == "alert.firing" && alert.pointer("/data/rule/id").is_some_and(|id| id == "exfil-dns-tunnel")
+    });
+    fired.map(|alert| alert["data"]["group"]["dns.registered_domain"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A capture of raw IP packets, one question each, twenty a second.
+fn write_questions(path: &Path, names: impl Iterator<Item = String>) {
+    let mut file = Vec::from(0xa1b2_c3d4u32.to_le_bytes());
+    file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 101, 0, 0, 0]);
+    for (number, name) in (0u32..).zip(names) {
+        let mut question = vec![number as u8, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.') {
+            question.push(u8::try_from(label.len()).unwrap());
+            question.extend(label.as_bytes());
+        }
+        question.extend([0, 0, 1, 0, 1]);
+        let mut packet = Vec::new();
+        let builder = etherparse::PacketBuilder::ipv4([10, 0, 0, 5], [198, 51, 100, 53], 64).udp(40_000, 53);
+        builder.write(&mut packet, &question).unwrap();
+        let length = u32::try_from(packet.len()).unwrap();
+        for field in [1_700_000_000 + number / 20, number % 20 * 50_000, length, length] {
+            file.extend(field.to_le_bytes());
+        }
+        file.extend(packet);
+    }
+    std::fs::write(path, file).unwrap();
+}
+
 fn is_to_the_server(flow: &Value) -> bool {
     flow["remote_ip"] == "139.178.84.217"
 }
@@ -72,6 +131,9 @@ rules:
     each: {}
   - id: tls-to-kernel-org
     match: {l7: tls, dst.sni: kernel.org, dst.registered_domain: kernel.org}
+    each: {}
+  - id: not-a-cloud-range
+    match: {dst.ip: [$aws_nets, $google_nets, $cloudflare_nets]}
     each: {}
   - id: quiet
     match: {dst.domain.trust: agreed}

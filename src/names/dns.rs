@@ -32,7 +32,7 @@ pub struct Message {
 pub struct Question {
     /// The name, lower case, without a trailing dot; odd octets as `\255`.
     pub name: String,
-    /// The octets of the name on the wire.
+    /// The octets of the name, dots included, however they are shown.
     pub name_bytes: u16,
     /// The record type asked for.
     pub record_type: u16,
@@ -104,7 +104,8 @@ impl Message {
         for index in 0..questions {
             let start = reader.at;
             let name = reader.name()?;
-            let name_bytes = u16::try_from(reader.at - start).unwrap_or(u16::MAX);
+            // Each label has an octet before it, where the text has a dot between two, and the root has one.
+            let name_bytes = u16::try_from((reader.at - start).saturating_sub(2)).unwrap_or(u16::MAX);
             let record_type = reader.u16()?;
             if index == 0 {
                 self.question = Some(Question { name, name_bytes, record_type });
@@ -406,7 +407,7 @@ mod tests {
         // A question of a type that nobody knows, with octets that are no text.
         let odd = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03\xff.\x01\x02io\0\x99\x99\0\x01";
         let question = Message::read(odd).unwrap().question.unwrap();
-        assert_eq!(question, Question { name: "\\255\\.\\001.io".into(), name_bytes: 8, record_type: 0x9999 });
+        assert_eq!(question, Question { name: "\\255\\.\\001.io".into(), name_bytes: 6, record_type: 0x9999 });
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it gives, and nothing panics.
 
 mod application;
+pub mod clouds;
 pub mod dns;
 mod domains;
 pub mod http;

@@ -88,7 +88,7 @@ pub struct Found {
 pub struct DnsQuery {
     /// The name asked for, lower case, without a trailing dot.
     pub name: Arc<str>,
-    /// The octets of the name on the wire.
+    /// The octets of the name, dots included.
     pub name_bytes: u16,
     /// Its registered domain by the public suffix list.
     pub registered_domain: Option<Arc<str>>,

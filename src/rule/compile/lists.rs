@@ -1,6 +1,6 @@
 //! Lists: values by name, written in the file or in a file of their own.
 
-use crate::names::List;
+use crate::names::{List, clouds};
 use crate::rule::Pattern;
 use crate::rule::catalogue as code;
 use crate::rule::compile::keys::Keys;
@@ -189,6 +189,10 @@ impl Compiler<'_> {
 
     fn list_file(&mut self, node: &Node, kind: ListType, max_items: usize, values: &mut Values) -> Option<()> {
         let name = self.text(node)?.to_owned();
+        let is_builtin = node.span.source as usize >= self.files;
+        if let Some(ranges) = clouds::ranges(&name).filter(|_| is_builtin) {
+            return self.published_list(node.span, &name, kind, ranges.as_bytes(), max_items, values);
+        }
         let directory = self.directory_of(node.span.source);
         let path = if name.starts_with('/') || directory.is_empty() { name } else { format!("{directory}/{name}") };
         self.list_files.insert(path.clone());
