@@ -12,6 +12,7 @@ mod lists;
 mod live_attacks;
 #[cfg(feature = "ebpf")]
 mod live_kernel;
+mod live_names;
 mod live_receivers;
 mod live_resolve;
 mod live_run;

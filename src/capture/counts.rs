@@ -2,6 +2,7 @@
 
 use crate::attribution::{Attribution, FlowUpdate, ProcessKey};
 use crate::flow::{CaptureLosses, FlowKey};
+use crate::names::Payload;
 use crate::packet::FrameDirection;
 use crate::time::Timestamp;
 
@@ -33,4 +34,17 @@ pub struct FirstPayload {
     pub timestamp: Timestamp,
     /// What follows the transport header, at most 2,048 bytes.
     pub bytes: Vec<u8>,
+}
+
+impl FirstPayload {
+    /// The payload as the engine takes it.
+    pub fn as_payload(&self) -> Payload<'_> {
+        Payload {
+            key: &self.key,
+            way: self.direction,
+            attribution: &self.attribution,
+            timestamp: self.timestamp,
+            bytes: &self.bytes,
+        }
+    }
 }

@@ -63,7 +63,9 @@ impl Default for CaptureSettings {
         Self {
             interfaces: vec![ANY.to_owned()],
             filter: None,
-            snaplen: Bytes(256),
+            // A QUIC Initial packet is sealed as a whole, and a ClientHello of
+            // post-quantum size, before it is segmented, has 1.8 kB: less gives no name.
+            snaplen: Bytes(2048),
             buffer: Bytes(16 * 1024 * 1024),
             latency: Duration::from_millis(20),
             promiscuous: false,

@@ -5,11 +5,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use foldhash::quality::RandomState;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::attribution::{Attribution, ProcessKey};
-use crate::flow::{Direction, FlowKey};
+use crate::flow::{Direction, FlowKey, Scope};
 use crate::names::application::{Ports, recognise};
 use crate::names::stream::Stream;
 use crate::names::table::{Binding, NameCounts, NameTable, lifetime};
@@ -24,6 +27,9 @@ pub struct Names {
     table: NameTable,
     /// Every open reader holds a clone, so that their number is known.
     readers: Arc<()>,
+    /// Names that a process of this host asked a resolver of this host for, and when.
+    asked_here: HashMap<Arc<str>, Timestamp, RandomState>,
+    carried: u64,
     losses: NameLosses,
 }
 
@@ -103,6 +109,8 @@ pub struct NameStatistics {
     /// What was not read.
     #[serde(flatten)]
     pub losses: NameLosses,
+    /// Questions that a resolver of this host passed on for a process, which was counted already.
+    pub questions_carried: u64,
 }
 
 /// What was not read, and why.
@@ -201,12 +209,18 @@ impl Payload<'_> {
 impl Names {
     /// Holds at most `limit` names of addresses.
     pub fn new(limit: usize) -> Self {
-        Self { table: NameTable::new(limit), readers: Arc::new(()), losses: NameLosses::default() }
+        Self {
+            table: NameTable::new(limit),
+            readers: Arc::new(()),
+            asked_here: HashMap::default(),
+            carried: 0,
+            losses: NameLosses::default(),
+        }
     }
 
     /// What is held, and what bounds cost.
     pub fn statistics(&self) -> NameStatistics {
-        NameStatistics { table: self.table.counts(), losses: self.losses }
+        NameStatistics { table: self.table.counts(), losses: self.losses, questions_carried: self.carried }
     }
 
     /// The name of a flow that was just opened, from earlier answers. Says whether there is one.
@@ -421,6 +435,10 @@ impl Names {
         match (message.is_response, segment.way) {
             (false, FrameDirection::Out) if segment.direction != Direction::Inbound => {
                 flow.questions.ask(message.id);
+                if self.is_carried(segment, &question.name) {
+                    self.carried += 1;
+                    return;
+                }
                 found.questions.push(DnsQuery {
                     name: question.name.as_str().into(),
                     name_bytes: question.name_bytes,
@@ -432,6 +450,22 @@ impl Names {
             }
             _ => {}
         }
+    }
+
+    /// Whether a resolver of this host passes on what a process asked it a moment ago. That
+    /// question was counted, and for the process that asked it.
+    fn is_carried(&mut self, segment: &Segment<'_>, name: &str) -> bool {
+        if Scope::of(segment.key.remote.address) != Scope::Loopback {
+            let asked = self.asked_here.get(name);
+            return asked.is_some_and(|asked| segment.now.since(*asked) <= CARRYING_TIME);
+        }
+        if self.asked_here.len() >= MAX_ASKED_HERE {
+            self.asked_here.retain(|_, asked| segment.now.since(*asked) <= CARRYING_TIME);
+        }
+        if self.asked_here.len() < MAX_ASKED_HERE {
+            self.asked_here.insert(name.into(), segment.now);
+        }
+        false
     }
 
     fn learn(&mut self, flow: &mut FlowNames, segment: &Segment<'_>, message: &dns::Message, question: &dns::Question) {
@@ -591,6 +625,12 @@ const MAX_DATAGRAMS: u8 = 3;
 
 /// Flows whose start is put together at once: at most 16 kB each, mostly 2.
 const MAX_READERS: usize = 8192;
+
+/// How long a resolver of this host may take to pass a question on, retries included.
+const CARRYING_TIME: Duration = Duration::from_secs(10);
+
+/// Questions to resolvers of this host that are remembered. Further ones count twice.
+const MAX_ASKED_HERE: usize = 16_384;
 
 /// Answers that wait for their asker to be known, a flow.
 const MAX_WAITING_ANSWERS: usize = 64;
@@ -818,6 +858,18 @@ mod tests {
         let mut liar = Talk::open(&mut names, Protocol::TCP, GOOD, 443, ALICE);
         liar.say(&mut names, FrameDirection::Out, &hello("bank.example", 0));
         assert_eq!(liar.name().trust, Trust::Unconfirmed);
+    }
+
+    #[test]
+    fn a_question_through_a_resolver_of_this_host_counts_once_and_for_who_asked() {
+        let mut names = Names::new(100);
+        let stub = Address::from_v4([127, 0, 0, 53]);
+        let mut asker = Talk::open(&mut names, Protocol::UDP, stub, 53, ALICE);
+        assert_eq!(asker.say(&mut names, FrameDirection::Out, &query(1, "a.example")).questions.len(), 1);
+        let mut resolver = Talk::open(&mut names, Protocol::UDP, Address::from_v4([9, 9, 9, 9]), 53, BOB);
+        assert!(resolver.say(&mut names, FrameDirection::Out, &query(9, "a.example")).questions.is_empty());
+        assert_eq!(resolver.say(&mut names, FrameDirection::Out, &query(9, "own.example")).questions.len(), 1);
+        assert_eq!(names.statistics().questions_carried, 1);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Live {
     }
 
     fn handle_counts(&mut self, batch: &CountBatch) {
-        let payloads: Vec<Payload<'_>> = batch.payloads.iter().map(payload_of).collect();
+        let payloads: Vec<Payload<'_>> = batch.payloads.iter().map(FirstPayload::as_payload).collect();
         self.engine.handle_updates(&batch.updates, &payloads);
         self.engine.handle_losses(&batch.losses);
     }
@@ -174,15 +174,5 @@ impl Live {
         if let Some(losses) = self.source.losses() {
             self.engine.handle_losses(&losses);
         }
-    }
-}
-
-fn payload_of(first: &FirstPayload) -> Payload<'_> {
-    Payload {
-        key: &first.key,
-        way: first.direction,
-        attribution: &first.attribution,
-        timestamp: first.timestamp,
-        bytes: &first.bytes,
     }
 }

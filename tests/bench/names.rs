@@ -3,16 +3,21 @@
 
 use std::fmt::Write;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use egret::engine::{Engine, Settings};
 use egret::names::{Binding, List, NameTable, dns, quic, tls};
-use egret::packet::Address;
+use egret::packet::{Address, Endpoint, FiveTuple, Fragment, Packet, Protocol, TcpFlags};
+use egret::rule::RuleSet;
 use egret::time::Timestamp;
+use egret::units::Bytes;
 
 fn main() {
     lists();
     names();
     readers();
+    replay();
 }
 
 /// Every second probe is in the list, wherever the list has room for it.
@@ -84,6 +89,62 @@ fn readers() {
     initial.resize(1200, 7);
     println!("quic  {:6.1} ns an Initial packet", per_call(|_| quic::Opener::default().read(black_box(&initial))));
 }
+
+/// The engine over the same packets twice: with their payloads, and with payloads that hold nothing to read.
+fn replay() {
+    let hello = include_bytes!("client_hello.bin");
+    let data = [0x5a; 1000];
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let [blind, reading] = [false, true].map(|reads| {
+            let mut engine = Engine::new(Settings::default(), Arc::new(RuleSet::default()));
+            let begin = Instant::now();
+            let mut batch = Vec::with_capacity(256);
+            for number in 0..PACKETS {
+                // A thousand flows at a time, a hundred packets each: SYN, ClientHello, then data both ways.
+                let (group, step) = (number / 100_000, number % 100_000);
+                let (flow, turn) = (group * 1000 + step % 1000, step / 1000);
+                let payload: &[u8] = match turn {
+                    0 => &[],
+                    1 => hello,
+                    _ => &data,
+                };
+                batch.push(packet(flow, turn, number, if reads { payload } else { &[] }));
+                if batch.len() == 256 {
+                    engine.handle_packets(&batch);
+                    batch.clear();
+                    while engine.poll_output().is_some() {}
+                }
+            }
+            begin.elapsed().as_nanos() as f64 / f64::from(PACKETS)
+        });
+        rounds.push((reading / blind, blind, reading));
+    }
+    rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (ratio, blind, reading) = rounds[rounds.len() / 2];
+    println!("engine {blind:5.1} ns a packet without names, {reading:5.1} with: {:+.1} %", (ratio - 1.0) * 100.0);
+}
+
+fn packet(flow: u32, turn: u32, number: u32, payload: &[u8]) -> Packet<'_> {
+    let local = Endpoint::new(Address::from_v4([10, 0, 0, 5]), 1024 + (flow % 60_000) as u16);
+    let remote = Endpoint::new(Address::from_v4((0xcb00_0000 | flow >> 4).to_be_bytes()), 443);
+    let out = turn < 2 || turn.is_multiple_of(2);
+    let (source, destination) = if out { (local, remote) } else { (remote, local) };
+    Packet {
+        timestamp: Timestamp::from_nanos(1_700_000_000_000_000_000 + i64::from(number) * 1000),
+        five_tuple: FiveTuple { protocol: Protocol::TCP, source, destination },
+        bytes: Bytes(1052),
+        payload_bytes: Bytes(1000),
+        tcp_flags: Some(TcpFlags(if turn == 0 { TcpFlags::SYN } else { TcpFlags::ACK })),
+        tcp_sequence: turn,
+        fragment: Fragment::None,
+        direction: None,
+        interface: 0,
+        payload,
+    }
+}
+
+const PACKETS: u32 = 10_000_000;
 
 /// The median of several rounds.
 fn per_call<T>(mut call: impl FnMut(usize) -> T) -> f64 {
