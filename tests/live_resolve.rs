@@ -15,7 +15,7 @@ use egret::attribution::{Attribution, Evidence, Lookup, UnknownReason};
 use egret::capture::live::{Capture, CaptureSettings};
 use egret::flow::{Direction, FlowKey, LocalAddresses};
 use egret::packet::{Fragments, FrameDirection, Protocol, decode};
-use egret::resolve::Service;
+use egret::resolve::{ResolverSettings, Service, Translated};
 
 use crate::support::namespace::{self, Namespace, Network};
 use crate::support::wait;
@@ -142,6 +142,24 @@ fn a_container_is_seen_from_its_host() {
     let seen = watch.finish();
     assert_eq!(seen.wrong_owners(|_| "curl"), "");
     assert!(seen.owned_by("curl") >= 1_000_000, "{seen:?}");
+
+    // On the outer interface its packets have the host's address.
+    let masquerade = "add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; }; \
+                      add rule ip nat post oifname eth0 masquerade";
+    if !stage.network.client.run("nft", &[masquerade]) {
+        eprintln!("skipped: needs nftables with address translation");
+        return;
+    }
+    // A namespace is known by the processes in it.
+    let mut resident = stage.network.client.command("sleep").arg("60").spawn().unwrap();
+    let watch = Watch::start(&stage.network.client, "eth0");
+    assert!(container.run("curl", &["-sS", "-m60", "--limit-rate", "4M", "-T", file.path().to_str().unwrap(), &url]));
+    let seen = watch.finish();
+    assert_eq!(seen.wrong_owners(|_| "curl"), "");
+    assert!(seen.owned_by("curl") >= 1_000_000, "{seen:?}");
+    assert!(seen.flows.keys().any(|key| key.local.address.to_string() == Network::CLIENT), "{seen:?}");
+    resident.kill().unwrap();
+    resident.wait().unwrap();
 }
 
 #[test]
@@ -193,7 +211,7 @@ fn short_lived_processes_are_named_or_unknown_but_never_wrong() {
     let Some(stage) = Stage::new() else { return };
     let directory = tempfile::tempdir().unwrap();
     let watch = Watch::start(&stage.network.client, "eth0");
-    let lives: Vec<u64> = (0..40).map(|number| 20 + number * number * 1_980 / 1_600).collect();
+    let lives: Vec<u64> = (0..40).map(|number| 20 + number * 1_980 / 39).collect();
     let mut running = Vec::new();
     for (number, life) in lives.iter().enumerate() {
         // A program of its own for each, told by the port it sends to.
@@ -389,7 +407,7 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).try_init();
             // The kernel tells of processes in its first network namespace only.
-            let service = Service::start().unwrap();
+            let service = Service::start(ResolverSettings { translated: Translated::Join }).unwrap();
             Namespace::enter_path(&path);
             let settings = CaptureSettings { interfaces: vec![interface], ..Default::default() };
             let capture = Capture::open(&settings).unwrap();

@@ -15,7 +15,7 @@ use crate::cli::terminal;
 use crate::config::{ConfigError, RuleSource, Settings, SourceKind, host_addresses, rule_files, shipped};
 use crate::engine::{Engine, Owners, Settings as EngineSettings};
 use crate::flow::LocalAddresses;
-use crate::resolve::Service;
+use crate::resolve::{ResolverSettings, Service, Translated};
 use crate::rule::RuleSet;
 use crate::rule::compile::compile;
 use crate::rule::diagnose::Report;
@@ -192,8 +192,10 @@ pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> any
     if let Some(reason) = source.fallback() {
         terminal::warning(&format!("capturing with libpcap, since the kernel source cannot be used: {reason}"));
     }
+    // Where a container's own link is captured as well, its translated packets are the same bytes again.
+    let translated = if source.sees_interfaces_together() { Translated::Leave } else { Translated::Join };
     let resolver = match source.needs_lookups() {
-        true => Some(Service::start().context("cannot look up owners")?),
+        true => Some(Service::start(ResolverSettings { translated }).context("cannot look up owners")?),
         false => None,
     };
     Ok(Live::new(engine, source, resolver, clock))

@@ -17,7 +17,7 @@ use crate::cli::terminal;
 use crate::config::{Settings, SourceKind};
 use crate::flow::Namespace;
 use crate::packet::Frame;
-use crate::resolve::Service;
+use crate::resolve::{ResolverSettings, Service};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::{self, Control};
 use crate::runtime::record::{RecordCounts, Recorder};
@@ -82,7 +82,7 @@ impl Owners {
                 Err(error) => terminal::warning(&format!("owners are looked up and may be missed: {error}")),
             }
         }
-        Ok(Self::LookedUp(Service::start().context("cannot look up owners")?))
+        Ok(Self::LookedUp(Service::start(ResolverSettings::default()).context("cannot look up owners")?))
     }
 
     fn name(&self) -> &'static str {

@@ -84,21 +84,50 @@ impl LocalAddresses {
         self.networks.is_empty()
     }
 
-    /// The key of a packet's flow and the way the packet went, or `None`
-    /// where only the flow's first packet can tell.
+    /// How a packet passed this host, seen from its sockets.
     ///
     /// The addresses count for more than what the link layer says (`hint`):
     /// that is how the packet passed an interface. On a loopback interface it
     /// only ever comes in, and what a container sends comes in first.
-    pub fn orient(&self, tuple: &FiveTuple, hint: Option<FrameDirection>) -> Option<(FlowKey, FrameDirection)> {
-        let way = match (self.contains(tuple.source.address), self.contains(tuple.destination.address)) {
-            (true, true) => return None,
-            (true, false) => FrameDirection::Out,
-            (false, true) => FrameDirection::In,
-            (false, false) if self.is_empty() && Scope::of(tuple.source.address) != Scope::Loopback => hint?,
-            (false, false) => return None,
-        };
+    pub fn passage(&self, tuple: &FiveTuple, hint: Option<FrameDirection>) -> Passage {
+        match (self.contains(tuple.source.address), self.contains(tuple.destination.address)) {
+            (true, true) => Passage::Within,
+            (true, false) => Passage::Way(FrameDirection::Out),
+            (false, true) => Passage::Way(FrameDirection::In),
+            (false, false) if !self.is_empty() => Passage::Unknown,
+            (false, false) => match hint {
+                Some(way) if Scope::of(tuple.source.address) != Scope::Loopback => Passage::Way(way),
+                _ => Passage::Unknown,
+            },
+        }
+    }
+
+    /// The key of a packet's flow and the way the packet went, or `None`
+    /// where only the flow's first packet can tell. A way that is given holds.
+    pub fn orient(&self, tuple: &FiveTuple, way: Option<FrameDirection>) -> Option<(FlowKey, FrameDirection)> {
+        let way = way.or(self.passage(tuple, None).way())?;
         Some((FlowKey::of(tuple, way), way))
+    }
+}
+
+/// How a packet passed this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Out of it or into it.
+    Way(FrameDirection),
+    /// From one of its sockets to another.
+    Within,
+    /// Neither end is known to be this host's.
+    Unknown,
+}
+
+impl Passage {
+    /// Out or in, where it was one of the two.
+    pub fn way(self) -> Option<FrameDirection> {
+        match self {
+            Self::Way(way) => Some(way),
+            Self::Within | Self::Unknown => None,
+        }
     }
 }
 
@@ -194,18 +223,18 @@ mod tests {
     #[test]
     fn addresses_count_for_more_than_the_way_through_an_interface() {
         let host = LocalAddresses::new(["10.0.0.5/32".parse().unwrap(), "127.0.0.0/8".parse().unwrap()]);
-        let way = |local: &LocalAddresses, source, destination, hint| {
-            local.orient(&tuple(source, destination), Some(hint)).map(|(_, way)| way)
-        };
+        let passage =
+            |local: &LocalAddresses, source, destination, hint| local.passage(&tuple(source, destination), Some(hint));
         let (into, out) = (FrameDirection::In, FrameDirection::Out);
-        assert_eq!(way(&host, "10.0.0.5:1", "198.51.100.1:2", into), Some(out));
-        assert_eq!(way(&host, "198.51.100.1:2", "10.0.0.5:1", out), Some(into));
-        // What a container sends comes in from its link; what loops back comes in twice.
-        assert_eq!(way(&host, "172.17.0.2:1", "198.51.100.1:2", into), None);
-        assert_eq!(way(&host, "127.0.0.1:1", "127.0.0.1:2", into), None);
+        assert_eq!(passage(&host, "10.0.0.5:1", "198.51.100.1:2", into), Passage::Way(out));
+        assert_eq!(passage(&host, "198.51.100.1:2", "10.0.0.5:1", out), Passage::Way(into));
+        // What a container sends comes in from its link; what loops back is only seen to come in.
+        assert_eq!(passage(&host, "172.17.0.2:1", "198.51.100.1:2", into), Passage::Unknown);
+        assert_eq!(passage(&host, "127.0.0.1:1", "127.0.0.1:2", into), Passage::Within);
+        assert_eq!(host.orient(&tuple("127.0.0.1:1", "127.0.0.1:2"), Some(into)).unwrap().1, into);
         // With nothing known of the host, the link layer's word is taken.
         let none = LocalAddresses::default();
-        assert_eq!(way(&none, "172.17.0.2:1", "198.51.100.1:2", into), Some(into));
-        assert_eq!(way(&none, "127.0.0.1:1", "127.0.0.1:2", into), None);
+        assert_eq!(passage(&none, "172.17.0.2:1", "198.51.100.1:2", into), Passage::Way(into));
+        assert_eq!(passage(&none, "127.0.0.1:1", "127.0.0.1:2", into), Passage::Unknown);
     }
 }

@@ -13,7 +13,7 @@ mod table;
 pub use counters::Counters;
 pub use duplicates::Duplicates;
 pub use end_reason::FlowEndReason;
-pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Scope};
+pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Passage, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
 pub use table::{

@@ -1,6 +1,7 @@
 //! The edge beside the engine: answers "who owns this flow?" from the running system.
 
 mod addresses;
+mod conntrack;
 mod holders;
 mod memory;
 mod namespace;
@@ -14,7 +15,7 @@ mod sock_diag;
 mod socket;
 mod users;
 
-pub use resolver::{ResolveError, Resolver, ResolverStatistics};
+pub use resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics, Translated};
 pub use service::{Answer, Service};
 
 use crate::attribution::{Attribution, Lookup};

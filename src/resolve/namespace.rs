@@ -11,6 +11,7 @@ use tracing::debug;
 
 use crate::packet::Address;
 use crate::resolve::addresses::Addresses;
+use crate::resolve::conntrack::Conntrack;
 use crate::resolve::proc_net;
 use crate::resolve::procfs::{Proc, ProcDir, network_namespace};
 use crate::resolve::sock_diag::{DestroyedSockets, SockDiag};
@@ -32,6 +33,8 @@ pub(super) struct NetworkNamespace {
     pub diag: Option<SockDiag>,
     /// News of its sockets that ended, where they may be heard.
     pub destroyed: Option<DestroyedSockets>,
+    /// Its translated connections, where they may be asked for.
+    pub conntrack: Option<Conntrack>,
     /// A process in it, through which its text tables are read.
     pub member: u32,
     addresses_of: Option<Addresses>,
@@ -118,11 +121,11 @@ impl Namespaces {
 
 impl NetworkNamespace {
     fn new(member: u32, tables: Option<Tables>) -> Self {
-        let (diag, destroyed, addresses_of) = match tables {
-            Some(tables) => (tables.diag.ok(), tables.destroyed.ok(), tables.addresses.ok()),
-            None => (None, None, None),
+        let (diag, destroyed, conntrack, addresses_of) = match tables {
+            Some(tables) => (tables.diag.ok(), tables.destroyed.ok(), tables.conntrack.ok(), tables.addresses.ok()),
+            None => (None, None, None, None),
         };
-        Self { diag, destroyed, member, addresses_of, addresses: None, listed: None }
+        Self { diag, destroyed, conntrack, member, addresses_of, addresses: None, listed: None }
     }
 
     /// The addresses of its interfaces.
@@ -150,12 +153,18 @@ impl NetworkNamespace {
 struct Tables {
     diag: Result<SockDiag, Errno>,
     destroyed: Result<DestroyedSockets, Errno>,
+    conntrack: Result<Conntrack, Errno>,
     addresses: Result<Addresses, Errno>,
 }
 
 impl Tables {
     fn open(number: u32) -> Self {
-        Self { diag: SockDiag::open(number), destroyed: DestroyedSockets::open(), addresses: Addresses::open() }
+        Self {
+            diag: SockDiag::open(number),
+            destroyed: DestroyedSockets::open(),
+            conntrack: Conntrack::open(),
+            addresses: Addresses::open(),
+        }
     }
 }
 

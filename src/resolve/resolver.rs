@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use tracing::{debug, info};
 
 use crate::attribution::{Attribution, Evidence, Lookup, Process, ProcessKey, UnknownReason};
-use crate::flow::Direction;
+use crate::flow::{Direction, FlowKey};
 use crate::packet::{Endpoint, Protocol};
 use crate::resolve::ProcessResolver;
 use crate::resolve::holders::{Holder, Holders, Search};
@@ -32,6 +32,7 @@ use crate::time::Timestamp;
 /// Answers from `/proc` and the kernel's socket tables.
 #[derive(Debug)]
 pub struct Resolver {
+    settings: ResolverSettings,
     proc: Proc,
     processes: Processes,
     namespaces: Namespaces,
@@ -48,6 +49,23 @@ pub struct Resolver {
     last_exit: Option<Timestamp>,
     budget: Budget,
     statistics: ResolverStatistics,
+}
+
+/// How the resolver works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResolverSettings {
+    /// What becomes of flows whose addresses this host translates.
+    pub translated: Translated,
+}
+
+/// Whose a translated flow is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Translated {
+    /// Nobody's: the container's own link is captured as well, and there it is counted.
+    #[default]
+    Leave,
+    /// The container's, for a capture on the outer interface alone.
+    Join,
 }
 
 /// Why the resolver cannot work at all.
@@ -108,7 +126,7 @@ enum Outcome {
 
 impl Resolver {
     /// Opens what is needed and reads the processes that run.
-    pub fn open() -> Result<Self, ResolveError> {
+    pub fn open(settings: ResolverSettings) -> Result<Self, ResolveError> {
         // Listening starts before the first reading, so that no process falls between the two.
         let connector = ProcConnector::open()
             .inspect_err(|error| {
@@ -119,6 +137,7 @@ impl Resolver {
         let namespaces = Namespaces::new(&proc);
         let now = Instant::now();
         let mut resolver = Self {
+            settings,
             proc,
             processes: Processes::default(),
             namespaces,
@@ -566,8 +585,11 @@ impl Resolver {
         if !found.is_empty() {
             return Outcome::NotYet(UnknownReason::Gone);
         }
+        if let Some(outcome) = self.by_translation(lookup, homes) {
+            return outcome;
+        }
         if homes.is_empty() {
-            return self.by_translation(lookup);
+            return Outcome::NotYet(UnknownReason::Forwarded);
         }
         let key = &lookup.key;
         let ended = self.memory.was_destroyed(key.protocol, key.local, key.remote);
@@ -602,9 +624,25 @@ impl Resolver {
         }
     }
 
-    /// A flow of a container behind address translation.
-    fn by_translation(&mut self, _lookup: &Lookup) -> Outcome {
-        Outcome::NotYet(UnknownReason::Forwarded)
+    /// A flow that passes this host: of a container behind address translation, or of others.
+    fn by_translation(&mut self, lookup: &Lookup, homes: &[u32]) -> Option<Outcome> {
+        let key = &lookup.key;
+        let places: SmallVec<[u32; 2]> = match homes {
+            [] => SmallVec::from_slice(&[self.namespaces.own()]),
+            homes => homes.into(),
+        };
+        let (local, remote) = places.into_iter().find_map(|number| {
+            let conntrack = self.namespaces.namespace_mut(number)?.conntrack.as_mut()?;
+            // A kernel without the table translates nothing.
+            conntrack.inner(key.protocol, key.local, key.remote).ok().flatten()
+        })?;
+        if self.settings.translated == Translated::Leave {
+            return Some(Outcome::Final(UnknownReason::Forwarded));
+        }
+        let inner = Lookup { key: FlowKey { local, remote, ..*key }, ..*lookup };
+        let homes = self.homes(&inner);
+        let is_elsewhere = homes.iter().any(|number| *number != self.namespaces.own());
+        Some(if is_elsewhere { self.by_ports(&inner, &homes) } else { Outcome::NotYet(UnknownReason::Forwarded) })
     }
 
     fn by_association(&mut self, lookup: &Lookup, homes: &[u32]) -> Outcome {

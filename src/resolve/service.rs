@@ -19,7 +19,7 @@ use tracing::warn;
 use crate::attribution::{Attribution, Lookup};
 use crate::flow::FlowKey;
 use crate::resolve::ProcessResolver;
-use crate::resolve::resolver::{ResolveError, Resolver, ResolverStatistics};
+use crate::resolve::resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics};
 
 /// The running resolver. Dropping it ends its threads.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Answer {
 
 impl Service {
     /// Reads the processes that run and starts to listen and answer.
-    pub fn start() -> Result<Self, ResolveError> {
+    pub fn start(settings: ResolverSettings) -> Result<Self, ResolveError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -50,7 +50,7 @@ impl Service {
             threads.push(thread);
             Ok::<(), ResolveError>(())
         };
-        let resolver = Resolver::open()?;
+        let resolver = Resolver::open(settings)?;
         let news = match resolver.news().map(|news| news.try_clone_to_owned()) {
             None => never(),
             Some(news) => {
@@ -109,6 +109,7 @@ impl Drop for Service {
 
 /// Wakes the answering thread when there is news of processes; reading it is that thread's part.
 fn ring(news: &OwnedFd, bell: &Sender<()>, stop: &AtomicBool) {
+    go_first();
     while !stop.load(Ordering::Relaxed) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: STOP_INTERVAL.subsec_nanos().into() };
         let polled = rustix::event::poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&timeout));
@@ -116,6 +117,13 @@ fn ring(news: &OwnedFd, bell: &Sender<()>, stop: &AtomicBool) {
             return;
         }
     }
+}
+
+/// Moves the calling thread before others: it works little, and when it is
+/// late a short-lived process is gone.
+fn go_first() {
+    // Only the privileged may; the others wait their turn.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// What the answering thread owns.
@@ -133,6 +141,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        go_first();
         while !self.stop.load(Ordering::Relaxed) {
             // Whatever rang is read in `poll`.
             let _ = self.news.try_recv();
@@ -216,6 +225,9 @@ impl PartialEq for Waiting {
 }
 
 impl Eq for Waiting {}
+
+/// The priority of the resolver's threads (nice(2)).
+const NICE: i32 = -10;
 
 /// Questions that may wait; further ones are refused.
 const MAX_WAITING: usize = 16_384;

@@ -7,14 +7,16 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select_biased, tick};
+use smallvec::{SmallVec, smallvec};
 use tracing::{debug, warn};
 
 use crate::alert::Notification;
 use crate::capture::live::Batch;
 use crate::capture::{CountBatch, FirstPayload};
 use crate::engine::{Engine, Output};
+use crate::flow::{Duplicates, Passage};
 use crate::names::Payload;
-use crate::packet::{Fragments, Packet, decode};
+use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::Service;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
@@ -28,6 +30,8 @@ pub struct Live {
     resolver: Option<Service>,
     clock: SystemClock,
     fragments: Fragments,
+    /// Needed where several interfaces are captured.
+    duplicates: Option<Duplicates>,
     undecoded: u64,
     /// Owner look-ups that found no room.
     unasked: u64,
@@ -46,12 +50,14 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 impl Live {
     /// Wires the parts together.
     pub fn new(engine: Engine, source: Source, resolver: Option<Service>, clock: SystemClock) -> Self {
+        let duplicates = source.sees_interfaces_together().then(Duplicates::default);
         Self {
             engine,
             source,
             resolver,
             clock,
             fragments: Fragments::default(),
+            duplicates,
             undecoded: 0,
             unasked: 0,
             losses_read: Instant::now(),
@@ -125,14 +131,29 @@ impl Live {
         for frame in batch.frames() {
             match decode(&frame, &mut self.fragments) {
                 Ok(packet) => {
+                    if self.duplicates.as_mut().is_some_and(|duplicates| !duplicates.admits(&packet)) {
+                        continue;
+                    }
                     let timestamp = self.clock.event_time(packet.timestamp, skew);
-                    self.engine.handle_packet(&Packet { timestamp, ..packet });
+                    for side in self.sides(&Packet { timestamp, ..packet }) {
+                        self.engine.handle_packet(&side);
+                    }
                 }
                 Err(error) => {
                     self.undecoded += 1;
                     debug!(%error, "a frame holds no IP packet");
                 }
             }
+        }
+    }
+
+    /// The packet as each socket of this host sees it. What one local socket
+    /// sends to another is captured once, and went out of the one and into the other.
+    fn sides<'a>(&self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
+        let side = |direction| Packet { direction, ..*packet };
+        match self.engine.settings().local.passage(&packet.five_tuple, packet.direction) {
+            Passage::Within => smallvec![side(Some(FrameDirection::Out)), side(Some(FrameDirection::In))],
+            passage => smallvec![side(passage.way())],
         }
     }
 

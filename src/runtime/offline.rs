@@ -79,6 +79,7 @@ impl Offline {
                     }
                 };
                 self.counts.add(&packet);
+                packet.direction = self.engine.settings().local.passage(&packet.five_tuple, packet.direction).way();
                 match self.owner_of(&mut packet, record.owner) {
                     Some(owner) => {
                         self.engine.handle_packets(&packets);

@@ -21,6 +21,8 @@ pub struct Source {
     handle: Handle,
     /// Why the kernel source is not used, where it was wanted.
     fallback: Option<String>,
+    /// Whether several interfaces are captured.
+    several: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Source {
             // Not a fallback: an interface or a filter can only mean libpcap.
             SourceKind::Auto if wants_frames => Self::pcap(settings),
             SourceKind::Auto => match kernel(clock) {
-                Ok(handle) => Ok(Self { handle, fallback: None }),
+                Ok(handle) => Ok(Self { handle, fallback: None, several: false }),
                 Err(reason) => {
                     warn!(%reason, "the kernel source cannot be used: capturing with libpcap, which may miss owners");
                     Ok(Self { fallback: Some(reason), ..Self::pcap(settings)? })
@@ -75,7 +77,7 @@ impl Source {
     /// Which of its needs failed.
     pub fn kernel(clock: SystemClock) -> Result<Self, SourceError> {
         match kernel(clock) {
-            Ok(handle) => Ok(Self { handle, fallback: None }),
+            Ok(handle) => Ok(Self { handle, fallback: None, several: false }),
             Err(reason) => Err(SourceError::Kernel { reason }),
         }
     }
@@ -85,7 +87,8 @@ impl Source {
     /// # Errors
     /// Where the source cannot be opened.
     pub fn pcap(settings: &CaptureSettings) -> Result<Self, SourceError> {
-        Ok(Self { handle: Handle::Pcap(Capture::open(settings)?), fallback: None })
+        let several = settings.interfaces.len() > 1 || settings.interfaces.iter().any(|name| name == ANY);
+        Ok(Self { handle: Handle::Pcap(Capture::open(settings)?), fallback: None, several })
     }
 
     /// Where frames arrive; never, with a source that counts.
@@ -127,6 +130,11 @@ impl Source {
             #[cfg(feature = "ebpf")]
             Handle::Kernel(reader) => reader.finish(),
         }
+    }
+
+    /// Whether a packet that passes several interfaces arrives several times.
+    pub fn sees_interfaces_together(&self) -> bool {
+        self.several
     }
 
     /// The word for the source in the status.
