@@ -34,7 +34,7 @@ use keys::Keys;
 #[derive(Clone)]
 pub struct Options {
     /// Reads the file of a list; the path is relative to nothing, or as the rule file's directory makes it.
-    pub read_file: Arc<dyn Fn(&str) -> Result<Vec<u8>, String> + Send + Sync>,
+    pub read_file: Arc<ReadFile>,
     /// The outputs that the configuration has; `None` lets any name pass.
     pub outputs: Option<BTreeSet<String>>,
     /// Exceptions that expired before this are ignored.
@@ -44,6 +44,9 @@ pub struct Options {
     /// Whether lint is wanted beside errors.
     pub lint: Lint,
 }
+
+/// Reads a file, or says in words why it cannot.
+pub type ReadFile = dyn Fn(&str) -> Result<Vec<u8>, String> + Send + Sync;
 
 /// Whether findings of style are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -244,6 +247,11 @@ impl<'a> Compiler<'a> {
                 Diagnostic::new(&code::VERSION, version.span, "this program reads version 1 of the rule language")
                     .help("write `version: 1`"),
             );
+        }
+        for (key, table) in [("pack", &schema::PACK), ("defaults", &schema::DEFAULTS)] {
+            if let Some(node) = keys.get(key).filter(|node| !node.is_null()) {
+                Keys::open(self, node, table);
+            }
         }
         for (kind, noun) in [("lists", "list"), ("macros", "macro"), ("schedules", "schedule")] {
             let Some(node) = keys.get(kind).filter(|node| !node.is_null()) else { continue };

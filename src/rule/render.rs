@@ -150,7 +150,7 @@ fn snippet<'a>(
     let annotations = places.iter().map(|(span, text, kind)| {
         let start = (span.start as usize).saturating_sub(from).min(shown.len());
         let end = first_line_end(&file.text, *span).saturating_sub(from).clamp(start, shown.len());
-        let annotation = kind.clone().span(start..end.max(start));
+        let annotation = kind.span(start..end.max(start));
         if text.is_empty() { annotation } else { annotation.label(printable(text)) }
     });
     Some(Snippet::source(shown).line_start(number).path(&*file.path).annotations(annotations.collect::<Vec<_>>()))

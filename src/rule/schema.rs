@@ -119,7 +119,8 @@ pub static FILE: Table = Table {
     ],
 };
 
-static PACK: Table = Table {
+/// What rules belong to.
+pub static PACK: Table = Table {
     name: "a pack",
     keys: &[
         required("name", Shape::Name, "the pack's name"),
@@ -129,7 +130,8 @@ static PACK: Table = Table {
     ],
 };
 
-static DEFAULTS: Table = Table {
+/// Values for the rules of one file.
+pub static DEFAULTS: Table = Table {
     name: "defaults",
     keys: &[
         key("status", Shape::Word(&["draft", "test", "stable", "deprecated"]), "how far the rules have come"),

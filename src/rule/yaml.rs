@@ -92,7 +92,7 @@ fn read_source(index: u32, file: &Source, found: &mut Vec<Diagnostic>) -> Option
             }
             Err(Stop::Limit(diagnostic)) => {
                 found.append(&mut builder.found);
-                found.push(diagnostic);
+                found.push(*diagnostic);
                 return None;
             }
             Err(Stop::Syntax(error)) => {
@@ -112,14 +112,15 @@ fn read_source(index: u32, file: &Source, found: &mut Vec<Diagnostic>) -> Option
             }
         }
     };
-    if repaired.is_empty() && found.is_empty() {
-        if let Err(error) = serde_yaml::from_str::<serde::de::IgnoredAny>(&text) {
-            let at = error.location().map_or(0, |location| location.index());
-            found.push(
-                Diagnostic::new(&code::SECOND_READER, file.span(index, at, at + 1), format!("{error}"))
-                    .note("every file must be read in the same way by two YAML readers, and one of them refuses this"),
-            );
-        }
+    if repaired.is_empty()
+        && found.is_empty()
+        && let Err(error) = serde_yaml::from_str::<serde::de::IgnoredAny>(&text)
+    {
+        let at = error.location().map_or(0, |location| location.index());
+        found.push(
+            Diagnostic::new(&code::SECOND_READER, file.span(index, at, at + 1), format!("{error}"))
+                .note("every file must be read in the same way by two YAML readers, and one of them refuses this"),
+        );
     }
     root
 }
@@ -207,8 +208,14 @@ impl Node {
 }
 
 enum Stop {
-    Limit(Diagnostic),
+    Limit(Box<Diagnostic>),
     Syntax(ScanError),
+}
+
+impl Stop {
+    fn limit(diagnostic: Diagnostic) -> Self {
+        Self::Limit(Box::new(diagnostic))
+    }
 }
 
 struct Builder<'a> {
@@ -245,7 +252,7 @@ impl<'a> Builder<'a> {
             match event {
                 Event::DocumentStart(_) if root.is_some() => {
                     let span = self.span(span);
-                    return Err(Stop::Limit(
+                    return Err(Stop::limit(
                         Diagnostic::new(
                             &code::SEVERAL_DOCUMENTS,
                             span,
@@ -266,13 +273,13 @@ impl<'a> Builder<'a> {
         let start = self.span(span);
         self.values += 1;
         if self.values > MAX_VALUES {
-            return Err(Stop::Limit(
+            return Err(Stop::limit(
                 Diagnostic::new(&code::TOO_LARGE, start, format!("more than {MAX_VALUES} values in one file"))
                     .help("put long lists into files of their own: `file: lists/partners.txt`"),
             ));
         }
         if depth > MAX_DEPTH {
-            return Err(Stop::Limit(Diagnostic::new(
+            return Err(Stop::limit(Diagnostic::new(
                 &code::TOO_DEEP,
                 start,
                 format!("values are nested more than {MAX_DEPTH} deep"),
@@ -359,11 +366,9 @@ impl<'a> Builder<'a> {
         let rest = self.text.get((span.start as usize).saturating_sub(1)..).unwrap_or_default();
         if rest.starts_with("{{") || rest.get(1..).is_some_and(|rest| rest.starts_with("{{")) {
             let from = if rest.starts_with("{{") { span.start - 1 } else { span.start };
-            let end = self
-                .text
-                .get(from as usize..)
-                .and_then(|rest| rest.find('\n'))
-                .map_or(span.end, |at| from + narrow(at));
+            let rest = self.text.get(from as usize..).unwrap_or_default();
+            let length = rest.find("}}").map_or(rest.len(), |at| at + 2).min(rest.find('\n').unwrap_or(rest.len()));
+            let end = from + narrow(length);
             let column = span.column - (span.start - from);
             let span = Span { start: from, column, end, ..span };
             let written = self.text.get(from as usize..end as usize).unwrap_or_default().trim_end();
@@ -382,7 +387,7 @@ impl<'a> Builder<'a> {
         self.aliased += count;
         self.values += count;
         if self.aliased > MAX_ALIASED {
-            return Err(Stop::Limit(
+            return Err(Stop::limit(
                 Diagnostic::new(&code::ALIAS, span, format!("aliases stand for more than {MAX_ALIASED} values"))
                     .note("a few lines of aliases can stand for millions of values")
                     .help("use lists and macros: they are shared, not copied"),

@@ -493,10 +493,10 @@ impl Compiler<'_> {
             Kind::Domain if matches!(asked, Asked::Bare | Asked::Equal | Asked::Suffix) => {
                 self.add_domain(values, asked, text, span);
             }
-            Kind::Word(words) => match self.word(node, words) {
-                Some(word) => values.exact.push(word.as_bytes().into()),
-                None => {}
-            },
+            Kind::Word(words) => {
+                let word = self.word(node, words);
+                values.exact.extend(word.map(|word| Box::from(word.as_bytes())));
+            }
             Kind::Protocol => self.add_protocol(values, text, span),
             _ => {
                 let Some(text) = self.text(node) else { return };

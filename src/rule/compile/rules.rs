@@ -65,8 +65,13 @@ impl Compiler<'_> {
         let mut node = item.node.clone();
         let root = self.roots.iter().find(|(source, _)| *source == item.source);
         let defaults = root.and_then(|(_, root)| root.child("defaults")).and_then(Node::entries).unwrap_or_default();
-        let added: Vec<Entry> =
-            defaults.iter().filter(|default| node.entry(&default.key.text).is_none()).cloned().collect();
+        let added: Vec<Entry> = defaults
+            .iter()
+            .filter(|default| {
+                schema::DEFAULTS.key(&default.key.text).is_some() && node.entry(&default.key.text).is_none()
+            })
+            .cloned()
+            .collect();
         // A window that no condition asks for would only confuse.
         let has_when = node.entry("when").is_some();
         if let Yaml::Mapping(entries) = &mut node.value {
@@ -462,7 +467,7 @@ impl Compiler<'_> {
             Some("alert") => NoData::Alert,
             _ => NoData::Keep,
         };
-        let window = window.or_else(|| match trigger {
+        let window = window.or(match trigger {
             Some(Trigger::When(when)) => Some(when.window),
             _ => None,
         });

@@ -92,7 +92,7 @@ fn exclude_each_other(a: &Test, b: &Test) -> Option<String> {
 fn networks_out_of_scope(networks: &Test, scope: &Test) -> Option<String> {
     let (Field::DstIp, Field::DstScope) = (networks.field, scope.field) else { return None };
     let (Pattern::Address(set), Pattern::Text(scopes)) = (&networks.pattern, &scope.pattern) else { return None };
-    let outside = set.len() > 0
+    let outside = !set.is_empty()
         && set.len() < 10_000
         && set.iter().all(|network| {
             let first = Scope::of(Address::from(network.network()));

@@ -1,0 +1,236 @@
+//! A hundred mistakes that people make in rule files: each must be found with
+//! its code, at its line and column, and with the word that was meant.
+
+use egret::rule::compile::{Lint, Options, compile};
+use egret::rule::diagnose::Source;
+use egret::rule::render::{Colour, Format, render};
+
+/// Where a mistake stands.
+enum Place {
+    /// In a match block.
+    Match,
+    /// In the conditions of `when`.
+    When,
+    /// Among the keys of a rule.
+    Rule,
+    /// In a file that has a rule as well.
+    File,
+    /// In a file of its own.
+    Alone,
+}
+use Place::{Alone, File, Match, Rule, When};
+
+/// The place, the text with `§` before the character at fault, the code, and what must be suggested.
+const MISTAKES: &[(Place, &str, &str, &str)] = &[
+    // Keys.
+    (Rule, "§severty: high", "R0101", "severity"),
+    (Rule, "§titel: x", "R0101", "title"),
+    (Rule, "§descripton: x", "R0101", "description"),
+    (Rule, "§groupby: [exe]", "R0101", "group_by"),
+    (Rule, "§keep_fireing_for: 5m", "R0101", "keep_firing_for"),
+    (Rule, "§cool_down: 5m", "R0101", "cooldown"),
+    (Rule, "§refrences: [x]", "R0101", "references"),
+    (Rule, "§atack: [T1567]", "R0101", "attack"),
+    (Rule, "§ouputs: [a]", "R0101", "outputs"),
+    (Rule, "§exeptions: []", "R0101", "exceptions"),
+    (Rule, "§summery: x", "R0101", "summary"),
+    (Rule, "§limit: {}", "R0101", "limits"),
+    (Rule, "limits: {§max_group: 5}", "R0101", "max_groups"),
+    (Rule, "limits: {max_alerts: {count: 1, §pre: 1h}}", "R0101", "per"),
+    (Rule, "realert: {§evry: 1h}", "R0101", "every"),
+    (Rule, "realert: {§on_grow: 2x}", "R0101", "on_growth"),
+    (Rule, "active: {§durring: [office]}", "R0101", "during"),
+    (Rule, "exceptions: [{name: a, fields: [exe], values: [/a], §expire: 2030-01-01}]", "R0101", "expires"),
+    (Rule, "exceptions: [{name: a, fields: [exe], values: [/a], §resaon: x}]", "R0101", "reason"),
+    (
+        Rule,
+        "exceptions: [{name: a, fields: [exe], values: [/a], budget: {§byte_out: 1GB, per: 1d}}]",
+        "R0101",
+        "bytes_out",
+    ),
+    (File, "lists: {l: {type: cidr, §item: [10.0.0.0/8]}}", "R0101", "items"),
+    (File, "schedules: {s: {§weekday: [mon]}}", "R0101", "weekdays"),
+    (File, "schedules: {s: {§tmes: [\"07:00-08:00\"]}}", "R0101", "times"),
+    (File, "defaults: {§severiti: low}", "R0101", "severity"),
+    (File, "§macro: {}", "R0101", "macros"),
+    (File, "§override: []", "R0101", "overrides"),
+    (File, "pack: {name: x, §revison: 1}", "R0101", "revision"),
+    // Fields.
+    (Match, "§exee: /bin/a", "R0107", "exe"),
+    (Match, "§dst.domian: example.net", "R0107", "dst.domain"),
+    (Match, "§dst.prot: 443", "R0107", "dst.port"),
+    (Match, "§dst.contry: DE", "R0107", "dst.country"),
+    (Match, "§src.prt: 443", "R0107", "src.port"),
+    (Match, "§cmdlin: x", "R0107", "cmdline"),
+    (Match, "§usr: root", "R0107", "user"),
+    (Match, "§direcion: outbound", "R0107", "direction"),
+    (Match, "§parent_exe: /bin/a", "R0107", "parent.exe"),
+    (Match, "§container.imge: x", "R0107", "container.image"),
+    (Match, "§destination.ip: 10.0.0.1", "R0107", "dst.ip"),
+    (Match, "§protocol: tcp", "R0107", "proto"),
+    (Match, "§nto: {exe: /bin/a}", "R0107", "not"),
+    (Rule, "group_by: [§exec]", "R0107", "exe"),
+    (Rule, "details: [§cmd_line]", "R0107", "cmdline"),
+    (Rule, "details: [{top: §dst.ipp, n: 5}]", "R0107", "dst.ip"),
+    (Rule, "exceptions: [{name: a, fields: [§uesr], values: [a]}]", "R0107", "user"),
+    // Operators.
+    (Match, "exe: {§prefx: /tmp}", "R0108", "prefix"),
+    (Match, "exe: {§startswith: /tmp}", "R0108", "prefix"),
+    (Match, "exe: {§contians: x}", "R0108", "contains"),
+    (Match, "dst.port: {§ge: 1024}", "R0108", "gte"),
+    (Match, "dst.ip: {§cidr: 10.0.0.0/8}", "R0108", "in"),
+    (Match, "exe: {§not_inn: [/a]}", "R0108", "not_in"),
+    (Match, "cmdline: {§regx: x}", "R0108", "regex"),
+    (When, "{bytes_out: {§ge: 1MB}}", "R0108", "gte"),
+    (When, "{bytes_out: {§above: 1MB}}", "R0108", "gt"),
+    // Metrics.
+    (When, "{§byte_out: {gte: 1MB}}", "R0109", "bytes_out"),
+    (When, "{§payload_ot: {gte: 1MB}}", "R0109", "payload_out"),
+    (When, "{§conections: {gte: 5}}", "R0109", "connections"),
+    (When, "{§distinct(dst.ipp): {gte: 5}}", "R0109", "distinct(dst.ip)"),
+    (When, "{§upload_ration: {gte: 0.5}}", "R0109", "upload_ratio"),
+    (When, "{§bytes_out.rat: {gte: 1MB/s}}", "R0109", "bytes_out.rate"),
+    (When, "{§dns.querys: {gte: 5}}", "R0109", "dns.queries"),
+    // Values.
+    (Rule, "severity: §hgih", "R0110", "high"),
+    (Rule, "severity: §critcal", "R0110", "critical"),
+    (Rule, "status: §stabel", "R0110", "stable"),
+    (Rule, "confidence: §meduim", "R0110", "medium"),
+    (Rule, "no_data: §resolv", "R0110", "resolve"),
+    (Match, "direction: §outbond", "R0110", "outbound"),
+    (Match, "dst.scope: §pubilc", "R0110", "public"),
+    (Match, "proto: §tpc", "R0110", "tcp"),
+    (Match, "exe.kind: §memdf", "R0110", "memfd"),
+    (Match, "l7: §htttp", "R0110", "http"),
+    (Match, "attribution: §unknwon", "R0110", "unknown"),
+    (File, "lists: {l: {type: §domian, items: [a.example]}}", "R0110", "domain"),
+    // Names.
+    (Match, "exe: §$interpeters", "R0112", "$interpreters"),
+    (Match, "dst.domain: §$cloud_storge", "R0112", "$cloud_storage"),
+    (Match, "all: [§$externl]", "R0112", "$external"),
+    (Rule, "active: {during: [§ofice]}", "R0113", "office"),
+    (Rule, "outputs: [§soc-sylog]", "R0115", "soc-syslog"),
+    (Rule, "attack: [§t1567.002]", "R0117", "T1567.002"),
+    (Rule, "attack: [§T1567.009]", "R0117", "T1567.001"),
+    (Match, "exe: §$private_nets", "R0120", ""),
+    (File, "overrides: [{rule: §base-rul, set: {severity: low}}]", "R0301", "base-rule"),
+    (File, "overrides: [{rule: base-rule, set: {§severty: low}}]", "R0302", "severity"),
+    // Literals.
+    (When, "{bytes_out: {gte: §500M}}", "R0130", "500MB"),
+    (When, "{bytes_out: {gte: §500mb}}", "R0130", "500MB"),
+    (When, "{bytes_out.rate: {gte: §80Mbps}}", "R0130", "80Mbit/s"),
+    (Rule, "for: §10min", "R0130", "10m"),
+    (Rule, "for: §90", "R0130", "90s"),
+    (Rule, "for: §1:30", "R0015", ""),
+    (Match, "dst.ip: §10.1.2.3/8", "R0130", "10.0.0.0/8"),
+    (Match, "dst.ip: §10.0.*", "R0130", "10.0.0.0/16"),
+    (Match, "dst.port: §0755", "R0016", "755"),
+    (Match, "dst.port: §70000", "R0130", ""),
+    (Match, "dst.domain: §\"https://example.net/x\"", "R0130", "example.net"),
+    (Match, "cmdline: {regex: §\"(\"}", "R0130", ""),
+    (File, "schedules: {s: {weekdays: [§mno-fri]}}", "R0130", "mon-fri"),
+    (File, "schedules: {s: {tz: §Europe/Berln}}", "R0130", "Europe/Berlin"),
+    (Rule, "summary: §\"{{ exe\"", "R0140", ""),
+    // Logic.
+    (When, "{upload_ratio: {gte: §1.5}}", "R0210", ""),
+    (When, "{bytes_out: {gt: {metric: bytes_out, times: 5}}}", "R0205", "floor"),
+    (Match, "§dst.ip: 10.0.0.0/8, dst.scope: public", "R0210", ""),
+    (Match, "§dst.port: 80, all: [{dst.port: 443}]", "R0210", ""),
+    (Rule, "resolve: §{bytes_out: {lt: 5MB}}", "R0215", ""),
+    (Rule, "§each: {}", "R0202", ""),
+    (Alone, "rules: [{id: §a, match: {}}]", "R0201", "window"),
+    (Alone, "rules: [{id: a, match: {}, when: {§bytes_out: {gte: 1MB}}}]", "R0203", "window"),
+    (Alone, "rules: [{id: a, match: {}, each: {}}, {id: §a, match: {}, each: {}}]", "R0212", ""),
+    (Alone, "macros: {m: {all: [§$m]}}", "R0225", ""),
+    (Alone, "version: §2", "R0125", "version: 1"),
+    (Alone, "rules: [{id: §Big_Name, match: {}, each: {}}]", "R0126", "big-name"),
+    // The text itself.
+    (Match, "exe: §*/rclone", "R0012", "\"*/rclone\""),
+    (Match, "dst.domain: [§*.example.net]", "R0012", "\"*.example.net\""),
+    (Rule, "title: §@here", "R0013", "\"@here\""),
+    (Rule, "summary: §{{ exe }}", "R0011", "\"{{ exe }}\""),
+    (Match, "dst.ip: [§2001:db8::, 10.0.0.1]", "R0018", "\"2001:db8::\""),
+    (Rule, "title: a, §title: b", "R0003", ""),
+    (Match, "dst.country: §NO", "R0014", "\"NO\""),
+    (Alone, "a: &x {b: 1}\nrules:\n- §<<: *x", "R0007", "macro"),
+    (Alone, "§capture: {source: auto}\noutputs: {}", "R0104", "--config"),
+];
+
+#[test]
+fn every_mistake_is_found_where_it_stands() {
+    let mut wrong = Vec::new();
+    let mut suggested = 0;
+    let mut typos = 0;
+    for (place, marked, code, meant) in MISTAKES {
+        let text = file(place, marked);
+        let at = text.find('§');
+        let clean = text.replace('§', "");
+        let report = compile(vec![Source::new("rules.yaml", &clean)], &options()).report;
+        let shown = render(&report, Format::Concise, Colour::Plain, 50);
+        let found = report.diagnostics.iter().find(|found| found.code.id == *code);
+        let Some(found) = found else {
+            wrong.push(format!("{marked}: {code} is missing in\n{shown}"));
+            continue;
+        };
+        if let Some(at) = at {
+            let before = text.get(..at).unwrap();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+            let position = (found.span.line as usize, found.span.column as usize);
+            if position != (line, column) {
+                wrong.push(format!("{marked}: {code} at {position:?} and not at {:?}", (line, column)));
+            }
+        }
+        if !meant.is_empty() {
+            typos += 1;
+            if found.help.iter().any(|help| help.contains(meant)) {
+                suggested += 1;
+            } else {
+                wrong.push(format!("{marked}: `{meant}` is not suggested in\n{shown}"));
+            }
+        }
+    }
+    assert!(MISTAKES.len() >= 100, "{} mistakes", MISTAKES.len());
+    assert!(wrong.is_empty(), "{suggested} of {typos} suggested\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_files_without_a_mistake_are_clean() {
+    for place in [Match, When, Rule, File] {
+        let text = file(&place, if matches!(place, When) { "{bytes_out: {gte: 1MB}}" } else { "" });
+        let report = compile(vec![Source::new("rules.yaml", text)], &options()).report;
+        assert!(report.diagnostics.is_empty(), "{report}");
+    }
+}
+
+#[test]
+fn a_report_reads_like_this() {
+    let text = "version: 1\nrules:\n  - id: cloud-upload\n    match:\n      exe: /usr/bin/rclone\n      dst.domian: \"*.example.net\"\n    window: 10m\n    when: {bytes_out: {gte: 500M}}\n  - id: rclone-any\n    match:\n      exe: */rclone\n      dst.ip: $interpreters\n    each: {}\n    exceptions:\n      - {name: nightly-backup, fields: [exe], values: [/usr/bin/restic], expires: 1969-04-22}\n";
+    let report = compile(vec![Source::new("rules/20-cloud.yaml", text)], &options()).report;
+    insta::assert_snapshot!(render(&report, Format::Full, Colour::Plain, 50));
+}
+
+fn options() -> Options {
+    let outputs = Some(["soc-syslog", "soc-mail"].map(str::to_owned).into());
+    Options { outputs, lint: Lint::Off, ..Options::default() }
+}
+
+fn file(place: &Place, text: &str) -> String {
+    let head = "version: 1\nmacros: {external: {dst.scope: public, direction: outbound}}\nschedules: {office: {times: [\"07:00-19:00\"]}}\n";
+    let rule = |matches: &str, when: &str, more: &str| {
+        format!("{head}rules:\n  - {{id: base-rule, match: {{{matches}}}, window: 10m, when: {when}{more}}}\n")
+    };
+    let usual = "{bytes_out: {gte: 1MB}}";
+    match place {
+        Match => rule(text, usual, ""),
+        When => rule("", text, ""),
+        Rule if text.is_empty() => rule("", usual, ""),
+        Rule => rule("", usual, &format!(", {text}")),
+        // A file has each of its keys once.
+        File if text.starts_with("schedules") => {
+            format!("version: 1\n{text}\nrules:\n  - {{id: base-rule, match: {{}}, each: {{}}}}\n")
+        }
+        File => format!("{}{text}\n", rule("", usual, "")),
+        Alone => format!("{text}\n"),
+    }
+}
