@@ -25,6 +25,7 @@ mod places;
 mod property;
 mod readme;
 mod scenario;
+mod sigma;
 mod support;
 mod torture;
 mod windows;

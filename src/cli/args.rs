@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cli::{
-    alerts, check, completions, explain, fields, flows, geo, lists, man, outbox, output, record, replay, routes, rules,
-    run, schema, silence, status, test, webhook,
+    alerts, check, completions, explain, fields, flows, geo, import, lists, man, outbox, output, record, replay,
+    routes, rules, run, schema, silence, status, test, webhook,
 };
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
@@ -29,6 +29,8 @@ pub enum Command {
     Fields(fields::Arguments),
     /// Say what a code of a finding means
     Explain(explain::Arguments),
+    /// Translate rules of other tools
+    Import(import::Arguments),
     /// Print the JSON Schema of rule files, for editors
     Schema(schema::Arguments),
     /// Say which network and country addresses are in

@@ -7,8 +7,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::{
-    alerts, check, completions, exit, explain, fields, flows, geo, lists, logging, man, outbox, output, record, replay,
-    routes, rules, run, schema, silence, status, test, webhook,
+    alerts, check, completions, exit, explain, fields, flows, geo, import, lists, logging, man, outbox, output, record,
+    replay, routes, rules, run, schema, silence, status, test, webhook,
 };
 
 /// The whole program; its value is the exit code.
@@ -28,6 +28,7 @@ pub fn main() -> ExitCode {
         Command::Rules(arguments) => rules::run(arguments),
         Command::Fields(arguments) => fields::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Alerts(arguments) => alerts::run(arguments),

@@ -13,6 +13,7 @@ mod explain;
 mod fields;
 mod flows;
 mod geo;
+mod import;
 mod input;
 mod lists;
 mod logging;

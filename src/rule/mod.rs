@@ -13,6 +13,7 @@ pub mod literal;
 pub mod render;
 pub mod schema;
 pub mod sheet;
+pub mod sigma;
 pub mod technique;
 pub mod yaml;
 
