@@ -25,6 +25,7 @@ mod places;
 mod property;
 mod readme;
 mod scenario;
+mod services;
 mod sigma;
 mod support;
 mod torture;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::alert::{DocumentKind, Notification};
+use crate::alert::{DocumentKind, Notification, Redactor};
 use crate::cli::args::OutputFormat;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, PlaceArguments};
@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         records: Records::Off,
         ..Settings::default()
     };
-    let mut printer = Printer::new(arguments.output, Origin { host, pid: std::process::id() });
+    let mut printer = Printer::new(arguments.output, Origin { host, pid: std::process::id() })?;
     let started = Instant::now();
     let mut engine = Engine::new(settings, rules);
     arguments.places.apply(&mut engine)?;
@@ -73,23 +73,27 @@ struct Printer {
     format: OutputFormat,
     origin: Origin,
     palette: text::Palette,
+    redactor: Redactor,
     out: BufWriter<io::Stdout>,
     alerts: u64,
     resolved: u64,
 }
 
 impl Printer {
-    fn new(format: OutputFormat, origin: Origin) -> Self {
+    fn new(format: OutputFormat, origin: Origin) -> anyhow::Result<Self> {
         let palette = match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => text::Palette::Plain,
             _ => text::Palette::Coloured,
         };
-        Self { format, origin, palette, out: BufWriter::new(io::stdout()), alerts: 0, resolved: 0 }
+        // A replay is shown and kept like any alert: without the secrets of command lines.
+        let redactor = Redactor::new(&[])?;
+        Ok(Self { format, origin, palette, redactor, out: BufWriter::new(io::stdout()), alerts: 0, resolved: 0 })
     }
 
     fn perform(&mut self, output: Output) -> anyhow::Result<()> {
         let Output::Notification(notification) = output else { return Ok(()) };
         self.count(&notification);
+        let notification = self.redactor.redact(Arc::new(notification));
         match self.format {
             OutputFormat::Json => {
                 self.out.write_all(&encode_json::encode_one(&notification, &self.origin, None))?;

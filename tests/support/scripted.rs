@@ -13,6 +13,8 @@ use crate::support::webhook::{Request, read_request};
 pub enum Answer {
     /// A status and headers such as `Retry-After: 1`.
     Status(u16, &'static str),
+    /// The same, with a body.
+    Body(u16, &'static str),
     /// The same, with headers made at run time.
     StatusWith(u16, String),
     /// Closes with a reset.
@@ -72,12 +74,13 @@ fn serve(stream: &TcpStream, script: &(dyn Fn(usize) -> Answer + Send + Sync), e
         let answer = {
             let mut exchanges = exchanges.lock().expect("no thread panics while it holds the list");
             let answer = script(exchanges.len());
-            let taken = matches!(answer, Answer::Status(200..=299, _) | Answer::Drip(_));
+            let taken = matches!(answer, Answer::Status(200..=299, _) | Answer::Body(200..=299, _) | Answer::Drip(_));
             exchanges.push(Exchange { at: Instant::now(), request, taken });
             answer
         };
         let goes_on = match answer {
             Answer::Status(status, headers) => reply(writer, status, headers).is_ok(),
+            Answer::Body(status, body) => reply_with(writer, status, body).is_ok(),
             Answer::StatusWith(status, headers) => reply(writer, status, &headers).is_ok(),
             Answer::Reset => {
                 // A socket that is closed with an answer half sent and input unread resets.
@@ -102,6 +105,10 @@ fn serve(stream: &TcpStream, script: &(dyn Fn(usize) -> Answer + Send + Sync), e
             return;
         }
     }
+}
+
+fn reply_with(mut writer: &TcpStream, status: u16, body: &str) -> std::io::Result<()> {
+    write!(writer, "HTTP/1.1 {status} As Scripted\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 fn reply(mut writer: &TcpStream, status: u16, headers: &str) -> std::io::Result<()> {
