@@ -527,7 +527,11 @@ SEC("iter/bpf_sk_storage_map") int drain(struct bpf_iter__bpf_sk_storage_map *co
 	key_of(&record.key, info);
 	take(&record.value, info);
 	record.value.state = sk->__sk_common.skc_state;
-	bpf_seq_write(context->meta->seq, &record, sizeof record);
+	/* When the reader's buffer is full the write fails. What was taken goes
+	 * to the flows, which are read after the sockets: giving it back could
+	 * give it to another owner. */
+	if (bpf_seq_write(context->meta->seq, &record, sizeof record))
+		add_to_flow(&record.key, &record.value);
 	return 0;
 }
 
@@ -554,9 +558,11 @@ SEC("iter/task_file") int seed(struct bpf_iter__task_file *context)
 	execution_of(&info.owner, task);
 	info.netns = namespace_of_socket(sk);
 	info.cookie = bpf_get_socket_cookie(sk);
-	bpf_sk_storage_get(&sockets, sk, &info, BPF_SK_STORAGE_GET_F_CREATE);
+	/* A write that fails for want of room is tried again with this socket. */
 	struct seed_record record = { .id = info.owner, .cookie = info.cookie };
-	bpf_seq_write(context->meta->seq, &record, sizeof record);
+	if (bpf_seq_write(context->meta->seq, &record, sizeof record))
+		return 0;
+	bpf_sk_storage_get(&sockets, sk, &info, BPF_SK_STORAGE_GET_F_CREATE);
 	return 0;
 }
 
