@@ -31,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -697,6 +698,25 @@ static void serve(void)
 
 /* ---- many ---- */
 
+/* Holds `count` UDP sockets, each connected and used once, until the input ends. */
+static void hold(void)
+{
+	struct rlimit most;
+	if (getrlimit(RLIMIT_NOFILE, &most))
+		fail("getrlimit");
+	most.rlim_cur = most.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &most))
+		fail("setrlimit");
+	for (int i = 0; i < o.count; i++) {
+		int s = connected(SOCK_DGRAM, 0);
+		if (send(s, buffer, 10, 0) != 10 && errno != ECONNREFUSED)
+			fail("send");
+	}
+	say("udp", 10L * o.count, 0);
+	while (read(0, buffer, 1) > 0)
+		;
+}
+
 static void connections(int at_once)
 {
 	int *s = calloc(o.count, sizeof *s);
@@ -901,6 +921,7 @@ int main(int count, char **arguments)
 	else if (!strcmp(k, "deleted")) without_file(arguments + 2, 0);
 	else if (!strcmp(k, "one-by-one")) connections(0);
 	else if (!strcmp(k, "at-once")) connections(1);
+	else if (!strcmp(k, "hold")) hold();
 	else if (!strcmp(k, "spawn")) spawn(arguments + 2);
 	else { fprintf(stderr, "traffic: no such kind: %s\n", k); return 2; }
 	return 0;
