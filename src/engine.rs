@@ -122,6 +122,9 @@ pub struct RemoteFacts {
 /// Ticks without an input until the ticks grow longer: more than two hours.
 const SHORT_SILENCE: Tick = 8192;
 
+/// Flows whose cache misses overlap when a tick takes their bytes.
+const WARM: usize = 32;
+
 /// Questions kept for one tick. Further ones are counted in no window.
 const MAX_QUESTIONS: usize = 100_000;
 
@@ -681,7 +684,11 @@ impl Engine {
     /// Books what passed since the last tick on the groups of every rule that looks at it.
     fn drain(&mut self, now: &Moment<'_>) {
         let mut held = Vec::new();
-        for id in self.flows.take_dirty() {
+        let dirty = self.flows.take_dirty();
+        for (place, &id) in dirty.iter().enumerate() {
+            if place % WARM == 0 {
+                self.flows.warm(&dirty[place..dirty.len().min(place + WARM)]);
+            }
             let Some(flow) = self.flows.flow(id) else { continue };
             if flow.owner == PENDING && now.at.since(flow.first) < self.settings.grace {
                 held.push(id);
