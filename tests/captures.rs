@@ -5,11 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret::capture::offline::{Reader, Record};
+use egret::alert::DocumentKind;
+use egret::capture::offline::{OfflineError, Reader, Record};
+use egret::engine::{Engine, Output, Settings};
 use egret::packet::{Fragments, FrameDirection, Packet, decode};
+use egret::rule::compile::{Options, compile};
+use egret::rule::diagnose::Source;
+use egret::runtime::offline::Offline;
 use egret::time::Timestamp;
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::support::data;
@@ -102,6 +109,29 @@ fn interfaces_are_told_apart() {
         seen += 1;
     }
     assert!(seen >= 3 || data::path("captures").is_none());
+}
+
+#[test]
+fn a_rule_can_name_an_interface_of_the_capture() {
+    let Some(capture) = data::path("captures/pcapng-interfaces/pcapng-multi-interface.pcapng") else { return };
+    let fired = |interface: &str| {
+        let rules = format!(
+            "version: 1\nrules:\n  - {{id: seen, title: An interface with traffic, severity: low, match: {{iface: {interface}}}, \
+             group_by: [src.ip], window: 60s, when: {{bytes_out: {{gt: 0}}}}}}"
+        );
+        let rules = compile(vec![Source::new("rules.yaml", &*rules)], &Options::default()).into_result().unwrap();
+        let mut offline = Offline::new(Engine::new(Settings::default(), Arc::new(rules)), None);
+        let mut fired = 0;
+        let mut count = |output| -> Result<(), OfflineError> {
+            fired += u64::from(matches!(output, Output::Notification(told) if told.kind == DocumentKind::Firing));
+            Ok(())
+        };
+        offline.read(&capture, &ProgressBar::hidden(), &mut count).unwrap();
+        offline.finish(&mut count).unwrap();
+        fired
+    };
+    assert!(fired("eth0") > 0);
+    assert_eq!(fired("eth1"), 0);
 }
 
 #[test]

@@ -268,10 +268,7 @@ impl Reader {
 
     /// The interfaces that were described so far.
     pub fn interfaces(&self) -> &[Interface] {
-        match &self.state.format {
-            Format::Pcap(pcap) => pcap.interfaces(),
-            Format::Pcapng(pcapng) => pcapng.interfaces(),
-        }
+        self.state.format.interfaces()
     }
 
     fn fail(&mut self, problem: Problem) {
@@ -316,6 +313,12 @@ impl<'a> Iterator for Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// The interfaces that were described up to the record that was handed out last.
+    #[inline]
+    pub fn interfaces(&self) -> &[Interface] {
+        self.state.format.interfaces()
+    }
+
     #[inline]
     fn advance(&mut self, length: usize) {
         self.unread = self.unread.get(length..).unwrap_or_default();
@@ -335,6 +338,13 @@ enum Recognized {
 }
 
 impl Format {
+    fn interfaces(&self) -> &[Interface] {
+        match self {
+            Self::Pcap(pcap) => pcap.interfaces(),
+            Self::Pcapng(pcapng) => pcapng.interfaces(),
+        }
+    }
+
     fn recognize(bytes: &[u8]) -> Recognized {
         match bytes {
             [0x0a, 0x0d, 0x0d, 0x0a, ..] => match Pcapng::recognize(bytes) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use crate::attribution::{Attribution, DeclaredOwners, Evidence, Process};
-use crate::capture::offline::{Damage, OfflineError, Reader};
+use crate::capture::offline::{Damage, Interface, OfflineError, Reader};
 use crate::engine::{Engine, Output};
-use crate::packet::{DecodeErrors, Fragments, Packet, decode};
+use crate::packet::{DecodeErrors, Fragments, LinkType, Packet, decode};
 use crate::time::Timestamp;
 
 /// An engine that is fed from files.
@@ -67,9 +67,15 @@ impl Offline {
         perform: &mut impl FnMut(Output) -> Result<(), E>,
     ) -> Result<Option<Damage>, E> {
         let mut reader = Reader::open(path)?;
-        while let Some(batch) = reader.next_batch() {
+        let mut interfaces = 0;
+        while let Some(mut batch) = reader.next_batch() {
             let mut packets: Vec<Packet<'_>> = Vec::with_capacity(BATCH);
-            for record in batch {
+            while let Some(record) = batch.next() {
+                let described = batch.interfaces();
+                if described.len() > interfaces {
+                    self.name_interfaces(interfaces, described);
+                    interfaces = described.len();
+                }
                 self.counts.frames += 1;
                 let mut packet = match decode(&record.frame, &mut self.fragments) {
                     Ok(packet) => packet,
@@ -109,6 +115,16 @@ impl Offline {
     pub fn finish<E>(&mut self, perform: &mut impl FnMut(Output) -> Result<(), E>) -> Result<(), E> {
         self.engine.finish();
         drain(&mut self.engine, perform)
+    }
+
+    /// Tells the engine the names of the interfaces from `first` on.
+    fn name_interfaces(&mut self, first: usize, interfaces: &[Interface]) {
+        for (number, interface) in (0..).zip(interfaces).skip(first) {
+            // Linux cooked v2 brings the index of another interface with each packet.
+            if let (Some(name), false) = (&interface.name, interface.link_type == LinkType::LINUX_SLL2) {
+                self.engine.handle_interface(number, name.as_str().into());
+            }
+        }
     }
 
     fn owner_of(&self, packet: &mut Packet<'_>, captured: Option<Arc<Process>>) -> Option<Attribution> {
