@@ -136,7 +136,9 @@ impl Reader {
             if content.is_empty() {
                 continue;
             }
-            if !self.read_line(content)? && !(heading_allowed && is_heading(content)) {
+            let is_entry = self.read_line(content)?;
+            let may_be_heading = heading_allowed && is_heading(content);
+            if !is_entry && !may_be_heading {
                 self.reject(line);
             }
             heading_allowed = false;
@@ -185,7 +187,8 @@ impl Reader {
     fn read_value(&mut self, value: &Value) -> Result<(), ListError> {
         match value {
             Value::String(text) => {
-                if !self.add(text.trim(), Shape::Any)? {
+                let is_entry = self.add(text.trim(), Shape::Any)?;
+                if !is_entry {
                     self.reject(text.as_bytes());
                 }
             }

@@ -152,6 +152,7 @@ struct Reader {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a reader is boxed, lives for a few packets, and is bounded in number")]
 enum ReaderKind {
     Stream(Stream),
     Quic(quic::Opener),
