@@ -124,7 +124,7 @@ impl EndpointOutput {
             Service::Alertmanager => format!("{url}/api/v2/alerts"),
             Service::Telegram => format!("{url}/bot{token}/sendMessage"),
             Service::Opsgenie if delivery.kind.ends() => {
-                let alias: String = delivery.key.bytes().map(|byte| percent_encoded(byte)).collect();
+                let alias: String = delivery.key.bytes().map(percent_encoded).collect();
                 format!("{url}/v2/alerts/{alias}/close?identifierType=alias")
             }
             Service::Opsgenie => format!("{url}/v2/alerts"),

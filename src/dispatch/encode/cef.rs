@@ -8,7 +8,7 @@ use crate::rule::Severity;
 /// The record of one notification.
 pub fn encode(notification: &Notification) -> Vec<u8> {
     let (id, name) = crate::dispatch::encode::leef::identity(notification);
-    let header = ["Egret", "egret", env!("CARGO_PKG_VERSION"), &id, &name].map(|field| escape_header(field)).join("|");
+    let header = ["Egret", "egret", env!("CARGO_PKG_VERSION"), &id, &name].map(escape_header).join("|");
     let mut extension = vec![("rt", notification.timestamp.as_millis().to_string())];
     extension.push(("act", notification.kind.name().to_owned()));
     extension.push(("msg", notification.summary().to_owned()));
