@@ -1,5 +1,7 @@
 //! One test binary; the files beside this one are its modules.
 
+#![allow(clippy::print_stderr, reason = "tests say why they are skipped")]
+
 #[cfg(feature = "ebpf")]
 mod accuracy;
 mod architecture;

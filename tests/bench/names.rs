@@ -1,6 +1,8 @@
 //! What names and lists cost: look-ups in small and large lists, memory of a
 //! million names, nanoseconds of each reader.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! time is what the kernel says, the median of several rounds, so a loaded
 //! machine disturbs the ratios little.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::BuildHasherDefault;
