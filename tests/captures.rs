@@ -44,7 +44,7 @@ fn totals_are_as_other_tools_count_them() {
 fn pairs_triples_and_flows_are_as_other_tools_count_them() {
     for capture in captures() {
         let packets = Counted::read(&capture.path).packets;
-        let compared = |what: &str| strings(capture.expected.get("compare").unwrap()).iter().any(|known| known == what);
+        let compared = |what: &str| strings(capture.expected.get("compare").unwrap()).contains(what);
         let group = |key: fn(&CountedPacket) -> Vec<String>| {
             let mut groups = BTreeMap::<Vec<String>, (u64, u64)>::new();
             for packet in &packets {
