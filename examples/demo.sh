@@ -30,7 +30,6 @@ for name in "$office" "$internet"; do
     ip -n "$name" route add default dev eth0
 done
 in_office() { nsenter --net="/run/netns/$office" -- "$@"; }
-in_internet() { nsenter --net="/run/netns/$internet" -- "$@"; }
 
 cat > "$folder/sink.py" <<'PYTHON'
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -49,7 +48,7 @@ class Sink(BaseHTTPRequestHandler):
 
 HTTPServer(("203.0.113.7", 80), Sink).serve_forever()
 PYTHON
-in_internet python3 "$folder/sink.py" &
+nsenter --net="/run/netns/$internet" -- python3 "$folder/sink.py" &
 
 cat > "$folder/egret.yaml" <<YAML
 capture: {interfaces: [eth0]}
@@ -69,7 +68,7 @@ rules:
     window: 10s
     when: {payload_out: {gte: 5MB}}
 YAML
-in_office "$egret" run --config "$folder/egret.yaml" > "$folder/alerts" 2> "$folder/log" &
+nsenter --net="/run/netns/$office" -- "$egret" run --config "$folder/egret.yaml" > "$folder/alerts" 2> "$folder/log" &
 watcher=$!
 for _ in $(seq 100); do
     grep -q watching "$folder/log" && break

@@ -230,7 +230,6 @@ struct Builder<'a> {
     found: Vec<Diagnostic>,
 }
 
-#[expect(clippy::result_large_err, reason = "a stop happens once a file")]
 impl<'a> Builder<'a> {
     fn new(source: u32, text: &'a str) -> Self {
         let offsets = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| narrow(at)).collect());

@@ -3,6 +3,8 @@
 //! Against receivers in this very program, with the store on a real disk and
 //! its fsync on. Prints percentiles and rates; the goals stand beside them.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

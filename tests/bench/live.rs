@@ -6,6 +6,8 @@
 //! namespaces for some seconds; the processor time is the scheduler's own
 //! count, in nanoseconds.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
