@@ -26,7 +26,7 @@ const KEYS: u32 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
 
 #[test]
 fn a_heavy_group_fires_among_hostile_keys() {
-    let rules = compile(vec![Source::new("rules.yaml", RULES.to_owned())], &Options::default()).into_result().unwrap();
+    let rules = compile(vec![Source::new("rules.yaml", RULES)], &Options::default()).into_result().unwrap();
     let settings = Settings { max_flows: 20_000, ..Settings::default() };
     let mut engine = Engine::new(settings, Arc::new(rules));
     let heavy = Address::from_v4([203, 0, 113, 7]);

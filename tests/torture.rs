@@ -4,6 +4,8 @@
 //! `EGRET_TORTURE=1000` sets the number of kills (`make torture`); without it a
 //! few show the same in seconds.
 
+#![expect(clippy::print_stdout, reason = "the child tells what it committed, and the test what it counted")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -52,7 +52,7 @@ impl Conntrack {
         rustix::net::send(&self.netlink, &request(self.sequence, protocol, remote, local), SendFlags::empty())?;
         loop {
             receive(&self.netlink, &mut self.buffer)?;
-            for message in Messages(&self.buffer).filter(|message| message.sequence == self.sequence) {
+            if let Some(message) = Messages(&self.buffer).find(|message| message.sequence == self.sequence) {
                 if message.kind == NLMSG_ERROR {
                     return match message.error() {
                         Err(Errno::NOENT) | Ok(()) => Ok(None),

@@ -64,7 +64,8 @@ impl Habit {
             if self.fired && !baseline.learn_while_firing {
                 self.skipped.push_back(self.bucket);
             } else if self.value > 0 {
-                let most = self.expectation(baseline, tick).map_or(u64::MAX, |usual| usual.limit as u64);
+                // What a coarser season says would cut off a habit before it is one.
+                let most = self.usual(baseline, tick, &[baseline.season]).map_or(u64::MAX, |usual| usual.limit as u64);
                 let learnt = if baseline.learn_while_firing { self.value } else { self.value.min(most) };
                 self.history.push_back((self.bucket, learnt));
             }
@@ -88,17 +89,30 @@ impl Habit {
 
     /// What is usual for the bucket that is being filled; `None` while the history is too short.
     pub fn expectation(&self, baseline: &Baseline, tick: std::time::Duration) -> Option<Expectation> {
+        self.usual(baseline, tick, coarser(baseline.season))
+    }
+
+    /// What the first of `seasons` that has enough buckets says is usual; if none has, what the last one says.
+    fn usual(&self, baseline: &Baseline, tick: std::time::Duration, seasons: &[Season]) -> Option<Expectation> {
         let width = ticks(baseline.bucket, tick).max(1);
         let first = self.first?;
         let known = (self.bucket - first).saturating_mul(width);
         if known < ticks(baseline.min_history, tick) || self.bucket == first {
             return None;
         }
-        let season = season_of(baseline.season, width, tick);
-        let same_season = |bucket: &u64| match season {
-            Some(season) => bucket % season == self.bucket % season,
-            None => true,
-        };
+        let mut values = Vec::new();
+        for season in seasons {
+            values = self.values(first, season_of(*season, width, tick));
+            if values.len() >= LEAST_BUCKETS {
+                break;
+            }
+        }
+        if values.is_empty() { None } else { Some(expect(baseline, values)) }
+    }
+
+    /// The values of the buckets since `first` that are whole seasons before the present one.
+    fn values(&self, first: u64, season: Option<u64>) -> Vec<f64> {
+        let same_season = |bucket: &u64| season.is_none_or(|season| bucket % season == self.bucket % season);
         let mut values: Vec<f64> = Vec::new();
         let mut history = self.history.iter().peekable();
         for bucket in (first..self.bucket).filter(same_season) {
@@ -108,7 +122,7 @@ impl Habit {
                 values.push(value as f64);
             }
         }
-        if values.is_empty() { None } else { Some(expect(baseline, values)) }
+        values
     }
 
     /// Whether the present is too far from the habit. Notes that the group fires.
@@ -125,6 +139,16 @@ impl Habit {
     /// The last bucket in which anything was booked or looked at.
     pub fn last(&self) -> u64 {
         self.bucket
+    }
+}
+
+/// The season and those that take its place while it has too few buckets: a
+/// week must pass three times before one of its hours says what is usual.
+fn coarser(season: Season) -> &'static [Season] {
+    match season {
+        Season::HourOfWeek => &[Season::HourOfWeek, Season::HourOfDay, Season::None],
+        Season::HourOfDay => &[Season::HourOfDay, Season::None],
+        Season::None => &[Season::None],
     }
 }
 
@@ -168,6 +192,9 @@ fn expect(baseline: &Baseline, mut values: Vec<f64>) -> Expectation {
         }
     }
 }
+
+/// Buckets of one season below which a coarser one is asked.
+const LEAST_BUCKETS: usize = 3;
 
 /// A habit without variation is taken to vary by this part of itself.
 const LEAST_DEVIATION: f64 = 0.05;
