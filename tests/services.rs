@@ -150,7 +150,11 @@ log {{ source(s); destination(d); }};
 "
     );
     std::fs::write(&config, text).unwrap();
-    let mut command = Command::new("syslog-ng");
+    // Where the set-up unpacks it, since it cannot be installed beside rsyslog.
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/syslog-ng");
+    let libraries = unpacked.join("usr/lib/syslog-ng");
+    let mut command = Command::new(unpacked.join("usr/sbin/syslog-ng"));
+    command.env("LD_LIBRARY_PATH", &libraries).arg("--module-path").arg(libraries.join("3.38"));
     command.args(["-F", "--no-caps", "-f"]).arg(&config);
     for (option, name) in [("-R", "persist"), ("-p", "pid"), ("-c", "control")] {
         command.arg(option).arg(directory.path().join(name));
