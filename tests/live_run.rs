@@ -102,7 +102,8 @@ fn every_kind_of_sender_is_named() {
         upload(&container, directory.path(), &format!("http://{v4}/container"), 2_000_000);
         python(&network.client, directory.path(), "udp", UDP);
         python(&network.client, directory.path(), "fork", FORK);
-        let ping = ["-q", "-A", "-c", "1000", "-s", "1200", "-w", "30", Network::SERVER];
+        // A megabyte at once, then one packet now and then: how long the answers take does not matter.
+        let ping = ["-q", "-l", "900", "-i", "0.2", "-s", "1200", "-w", "2", Network::SERVER];
         assert!(network.client.run("ping", &ping), "{source:?}: ping");
 
         for (exe, argument) in [
@@ -234,9 +235,10 @@ fn upload(namespace: &Namespace, directory: &Path, url: &str, length: usize) {
 const UDP: &str = "
 import socket, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for n in range(1500):
-    s.sendto(b'x' * 1000, ('203.0.113.7', 9))
-    time.sleep(0.001)
+for burst in range(15):
+    for n in range(100):
+        s.sendto(b'x' * 1000, ('203.0.113.7', 9))
+    time.sleep(0.1)
 ";
 
 /// A process that connects, and a child that sends through the connection.

@@ -12,7 +12,8 @@ use smallvec::SmallVec;
 
 use crate::attribution::ProcessKey;
 use crate::resolve::processes::Processes;
-use crate::resolve::procfs::{Proc, Unreadable};
+use crate::resolve::procfs::{Proc, Unreadable, processor_time};
+use crate::time::Timestamp;
 
 /// A process with a descriptor of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,14 +78,26 @@ impl Holders {
         Ok(new)
     }
 
-    /// Who holds a socket that user `uid` opened.
-    pub(super) fn find(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) -> Search {
+    /// Who holds, or has held since then, a socket that user `uid` opened.
+    pub(super) fn find(
+        &mut self,
+        proc: &mut Proc,
+        processes: &mut Processes,
+        inode: u64,
+        uid: u32,
+        since: Timestamp,
+    ) -> Search {
         if let Some(known) = self.known(inode) {
-            let (live, dead): (SmallVec<[_; 2]>, SmallVec<[_; 2]>) =
+            let (mut live, mut dead): (SmallVec<[_; 2]>, SmallVec<[_; 2]>) =
                 known.into_iter().partition(|holder| holds(proc, *holder, inode));
             if !live.is_empty() {
+                // A child that has ended may be the one that sent.
+                dead.retain(|holder| processes.ended_at(holder.key).is_some_and(|at| at >= since));
+                live.extend(dead);
                 return Search::Found(live);
             }
+            // Who ended before the first packet has not sent it.
+            dead.retain(|holder| processes.ended_at(holder.key).is_none_or(|at| at >= since));
             // It was passed on, or its holders ended a moment ago.
             return match self.search(proc, processes, inode, uid) {
                 Search::Found(holders) => {
@@ -92,6 +105,7 @@ impl Holders {
                         holders.iter().copied().filter(|holder| holds(proc, *holder, inode)).collect();
                     if live.is_empty() { Search::Remembered(holders) } else { Search::Found(live) }
                 }
+                Search::Nobody | Search::Hidden | Search::Later if dead.is_empty() => Search::Nobody,
                 _ => Search::Remembered(dead),
             };
         }
@@ -115,13 +129,23 @@ impl Holders {
         self.recent.get(&inode).or_else(|| self.older.get(&inode)).cloned()
     }
 
-    fn search(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) -> Search {
+    /// Notes who holds a socket, if it is one of the newest processes: those may be gone when it matters.
+    pub(super) fn meet(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) {
+        if self.known(inode).is_none() {
+            self.search_newest(proc, processes, inode, uid);
+        }
+    }
+
+    fn search_newest(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) -> Option<Search> {
         let newest: Vec<u32> =
             processes.newest().filter(|pid| processes.may_be_user(*pid, uid)).take(TARGETED).collect();
-        for pid in newest {
-            if self.scan_finds(proc, processes, pid, inode) == Ok(true) {
-                return self.with_relatives(proc, processes, pid, inode);
-            }
+        let holder = newest.into_iter().find(|pid| self.scan_finds(proc, processes, *pid, inode) == Ok(true))?;
+        Some(self.with_relatives(proc, processes, holder, inode))
+    }
+
+    fn search(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) -> Search {
+        if let Some(found) = self.search_newest(proc, processes, inode, uid) {
+            return found;
         }
         if self.full_scan_after.is_some_and(|after| Instant::now() < after) {
             return Search::Later;
@@ -130,7 +154,7 @@ impl Holders {
     }
 
     fn scan_all(&mut self, proc: &mut Proc, processes: &mut Processes, inode: u64, uid: u32) -> Search {
-        let started = Instant::now();
+        let busy = processor_time();
         let Ok(mut pids) = proc.pids() else { return Search::Hidden };
         pids.sort_by_key(|pid| !processes.may_be_user(*pid, uid));
         self.full_scans += 1;
@@ -145,7 +169,8 @@ impl Holders {
                 Err(Unreadable::Permission) => hidden = true,
             }
         }
-        self.full_scan_after = Some(Instant::now() + started.elapsed().saturating_mul(FULL_SCAN_REST));
+        let took = processor_time().saturating_sub(busy);
+        self.full_scan_after = Some(Instant::now() + took.saturating_mul(FULL_SCAN_REST));
         match found {
             Some(pid) => self.with_relatives(proc, processes, pid, inode),
             None if hidden => Search::Hidden,
@@ -251,11 +276,11 @@ mod tests {
         for pid in [7, 20, 21, 30] {
             processes.read(&mut proc, pid).unwrap();
         }
-        assert_eq!(pids(holders.find(&mut proc, &mut processes, 500, 33)), [20, 21]);
+        assert_eq!(pids(holders.find(&mut proc, &mut processes, 500, 33, Timestamp::EPOCH)), [20, 21]);
         assert_eq!(holders.full_scans, 0);
         // Nobody holds this one, and the question is not asked again at once.
-        assert_eq!(holders.find(&mut proc, &mut processes, 501, 33), Search::Nobody);
-        assert_eq!(holders.find(&mut proc, &mut processes, 501, 33), Search::Nobody);
+        assert_eq!(holders.find(&mut proc, &mut processes, 501, 33, Timestamp::EPOCH), Search::Nobody);
+        assert_eq!(holders.find(&mut proc, &mut processes, 501, 33, Timestamp::EPOCH), Search::Nobody);
         assert_eq!(holders.full_scans, 1);
     }
 
@@ -269,9 +294,30 @@ mod tests {
         assert_eq!(holders.scan(&mut proc, &mut processes, 20), Ok(vec![]));
         fixture.remove(20);
         processes.exited(20);
-        let search = holders.find(&mut proc, &mut processes, 500, 33);
+        let search = holders.find(&mut proc, &mut processes, 500, 33, Timestamp::EPOCH);
         assert!(matches!(search, Search::Remembered(_)), "{search:?}");
         assert_eq!(pids(search), [20]);
+    }
+
+    #[test]
+    fn a_child_that_sent_and_ended_is_named_beside_its_parent() {
+        let fixture = Fixture::new();
+        for pid in [20, 21] {
+            symlink("socket:[500]", fixture.process(pid, "/bin/x", b"x\0").join("fd/3")).unwrap();
+        }
+        let mut proc = fixture.proc();
+        let (mut processes, mut holders) = (Processes::default(), Holders::default());
+        for pid in [20, 21] {
+            processes.read(&mut proc, pid).unwrap();
+            holders.scan(&mut proc, &mut processes, pid).unwrap();
+        }
+        let before = crate::resolve::procfs::now();
+        fixture.remove(21);
+        processes.exited(21);
+        let after = crate::resolve::procfs::now().after(Duration::from_secs(1));
+        let mut find = |since| pids(holders.find(&mut proc, &mut processes, 500, 33, since));
+        assert_eq!(find(before), [20, 21]);
+        assert_eq!(find(after), [20], "it ended before the first packet");
     }
 
     #[test]

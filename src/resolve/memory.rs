@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::attribution::Lookup;
 use crate::packet::{Address, Endpoint, Protocol};
 use crate::resolve::socket::Socket;
+use crate::time::Timestamp;
 
 type Ends = (Protocol, Endpoint, Endpoint);
 
@@ -16,7 +18,7 @@ pub(super) struct Memory {
     older: Generation,
     rotated: Option<Instant>,
     raw: VecDeque<(Instant, Socket)>,
-    destroyed: (HashSet<Ends>, HashSet<Ends>),
+    destroyed: (HashMap<Ends, Timestamp>, HashMap<Ends, Timestamp>),
     /// Sockets that were dropped before their time.
     pub evicted: u64,
 }
@@ -34,7 +36,11 @@ impl Memory {
             self.evicted += self.older.sockets.len() as u64;
             self.rotate();
         }
-        self.recent.sockets.insert(ends_of(socket), *socket);
+        let ends = ends_of(socket);
+        // Whatever ended there was another one.
+        self.destroyed.0.remove(&ends);
+        self.destroyed.1.remove(&ends);
+        self.recent.sockets.insert(ends, *socket);
         self.recent.inodes.insert(socket.inode);
     }
 
@@ -54,21 +60,36 @@ impl Memory {
     }
 
     /// The kernel told of the end of a socket.
-    pub(super) fn destroyed(&mut self, protocol: Protocol, local: Endpoint, remote: Endpoint) {
+    pub(super) fn destroyed(&mut self, at: Timestamp, protocol: Protocol, local: Endpoint, remote: Endpoint) {
         if self.destroyed.0.len() >= MAX_DESTROYED {
             self.destroyed.1 = std::mem::take(&mut self.destroyed.0);
         }
-        self.destroyed.0.insert((protocol, local, remote));
+        self.destroyed.0.insert((protocol, local, remote), at);
     }
 
     /// Whether the kernel told of the end of this socket.
     pub(super) fn was_destroyed(&self, protocol: Protocol, local: Endpoint, remote: Endpoint) -> bool {
-        let is_in = |set: &HashSet<Ends>| {
+        let is_in = |ended: &HashMap<Ends, Timestamp>| {
             let unconnected = [Address::from_v4([0; 4]), Address::default()].map(|any| Endpoint::new(any, 0));
-            set.contains(&(protocol, local, remote))
-                || unconnected.iter().any(|none| set.contains(&(protocol, local, *none)))
+            ended.contains_key(&(protocol, local, remote))
+                || unconnected.iter().any(|none| ended.contains_key(&(protocol, local, *none)))
         };
         is_in(&self.destroyed.0) || is_in(&self.destroyed.1)
+    }
+
+    /// Whether a socket that was seen had ended before a flow's first packet.
+    pub(super) fn ended_before(&self, socket: &Socket, lookup: &Lookup) -> bool {
+        let (own, flow) = (ends_of(socket), (lookup.key.protocol, lookup.key.local, lookup.key.remote));
+        let ended = [own, flow].into_iter().filter_map(|ends| {
+            let Self { destroyed: (recent, older), .. } = self;
+            recent.get(&ends).or_else(|| older.get(&ends))
+        });
+        ended.max().is_some_and(|at| *at < lookup.first)
+    }
+
+    /// The socket that carries packets between these ends.
+    pub(super) fn carrier(&self, protocol: Protocol, local: Endpoint, remote: Endpoint) -> Option<Socket> {
+        self.connected(protocol, local, remote).or_else(|| self.bound(protocol, local, remote))
     }
 
     /// The socket between these ends.
@@ -139,6 +160,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::flow::{Direction, FlowKey};
 
     fn end(text: &str) -> Endpoint {
         text.parse::<SocketAddr>().unwrap().into()
@@ -166,13 +188,32 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_not_taken_for_the_one_before_it() {
+        let mut memory = Memory::default();
+        let (local, remote) = ("10.0.0.5:40000", "198.51.100.1:443");
+        let one = socket(local, remote, 1);
+        memory.remember(&one);
+        memory.destroyed(Timestamp::from_secs(10), Protocol::UDP, end(local), end(remote));
+        let flow_from = |second| {
+            let key = FlowKey { protocol: Protocol::UDP, local: end(local), remote: end(remote), ..FlowKey::default() };
+            let first = Timestamp::from_secs(second);
+            Lookup { key, direction: Direction::Outbound, first, last: first }
+        };
+        assert!(!memory.ended_before(&one, &flow_from(9)), "it carried this flow, and ended");
+        assert!(memory.ended_before(&one, &flow_from(11)), "the ends are another socket's");
+        let two = socket(local, remote, 2);
+        memory.remember(&two);
+        assert!(!memory.ended_before(&two, &flow_from(11)));
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut memory = Memory::default();
         for number in 0..200_000_u32 {
             let [_, _, high, low] = number.to_be_bytes();
             let address = format!("10.{}.{high}.{low}:1", number >> 16);
             memory.remember(&socket(&address, "198.51.100.1:443", number.into()));
-            memory.destroyed(Protocol::TCP, end(&address), end("198.51.100.1:443"));
+            memory.destroyed(Timestamp::EPOCH, Protocol::TCP, end(&address), end("198.51.100.2:443"));
         }
         for inode in 0..2 * MAX_RAW as u64 {
             memory.remember_raw(&socket("10.0.0.5:0", "0.0.0.0:0", 1_000_000 + inode));

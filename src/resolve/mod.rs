@@ -2,9 +2,11 @@
 
 mod addresses;
 mod conntrack;
+mod departures;
 mod holders;
 mod memory;
 mod namespace;
+mod priority;
 mod proc_connector;
 mod proc_net;
 mod processes;

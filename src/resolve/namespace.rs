@@ -58,23 +58,24 @@ impl Namespaces {
         self.own
     }
 
-    /// Makes sure that the namespace of a process is open.
-    pub(super) fn visit(&mut self, directory: &ProcDir, number: u32) {
+    /// Makes sure that the namespace of a process is open. Tells whether it was entered just now.
+    pub(super) fn visit(&mut self, directory: &ProcDir, number: u32) -> bool {
         if let Some(known) = self.open.get_mut(&number) {
             if number != self.own {
                 known.member = directory.pid();
             }
-            return;
+            return false;
         }
         let refused = self.refused.get(&number).is_some_and(|at| at.elapsed() < RETRY);
         if refused || self.open.len() >= MAX_NAMESPACES {
-            return;
+            return false;
         }
         let entered = rustix::fs::openat(directory.as_fd(), "ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|fd| within(fd, move || Tables::open(number)));
         match entered {
             Ok(tables) => {
                 self.open.insert(number, NetworkNamespace::new(directory.pid(), Some(tables)));
+                return true;
             }
             Err(error @ (Errno::PERM | Errno::ACCESS)) => {
                 debug!(number, %error, "cannot enter a network namespace; its tables are read as text");
@@ -84,6 +85,7 @@ impl Namespaces {
             // The process has ended; the next one leads there too.
             Err(_) => {}
         }
+        false
     }
 
     /// Closes those that no process is in.

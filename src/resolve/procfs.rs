@@ -233,6 +233,11 @@ pub(super) fn now() -> Timestamp {
     clock(ClockId::Realtime)
 }
 
+/// What the calling thread has used of the processor: on a busy machine less than the time that passed.
+pub(super) fn processor_time() -> Duration {
+    Duration::from_nanos(clock(ClockId::ThreadCPUTime).as_nanos().unsigned_abs())
+}
+
 fn clock(clock: ClockId) -> Timestamp {
     let time = rustix::time::clock_gettime(clock);
     Timestamp::from_nanos(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))

@@ -6,11 +6,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::epoll;
+use rustix::fs::{Mode, OFlags};
 use smallvec::SmallVec;
 use tracing::{debug, info};
 
@@ -18,13 +20,14 @@ use crate::attribution::{Attribution, Evidence, Lookup, Process, ProcessKey, Unk
 use crate::flow::{Direction, FlowKey};
 use crate::packet::{Endpoint, Protocol};
 use crate::resolve::ProcessResolver;
+use crate::resolve::departures::{Departure, Departures};
 use crate::resolve::holders::{Holder, Holders, Search};
 use crate::resolve::memory::Memory;
 use crate::resolve::namespace::Namespaces;
 use crate::resolve::proc_connector::{ProcConnector, ProcessEvent};
 use crate::resolve::proc_net::{self, PacketSocket};
 use crate::resolve::processes::Processes;
-use crate::resolve::procfs::{Proc, network_namespace, now};
+use crate::resolve::procfs::{Proc, ProcDir, network_namespace, now, processor_time};
 use crate::resolve::sock_diag::{self, States};
 use crate::resolve::socket::Socket;
 use crate::time::Timestamp;
@@ -42,6 +45,9 @@ pub struct Resolver {
     growing: HashMap<u32, Young>,
     connector: Option<ProcConnector>,
     events: Vec<ProcessEvent>,
+    departures: Departures,
+    /// Readable when there is news of processes or connections.
+    bell: Option<OwnedFd>,
     generation: u64,
     unplaced: HashMap<u64, Unplaced>,
     swept: Instant,
@@ -147,6 +153,8 @@ impl Resolver {
             growing: HashMap::new(),
             connector,
             events: Vec::new(),
+            departures: Departures::default(),
+            bell: None,
             generation: 0,
             unplaced: HashMap::new(),
             swept: now,
@@ -155,6 +163,8 @@ impl Resolver {
             budget: Budget::new(now),
             statistics: ResolverStatistics::default(),
         };
+        resolver.bell = resolver.hang_bell();
+        resolver.departures.listen(resolver.namespaces.own(), None);
         resolver.processes.refresh = resolver.connector.is_none().then_some(FACTS_TTL);
         resolver.rescan();
         for number in resolver.namespaces.numbers() {
@@ -174,9 +184,18 @@ impl Resolver {
         }
     }
 
-    /// What becomes readable when there is news of processes.
+    /// What becomes readable when there is news of processes or connections.
     pub(super) fn news(&self) -> Option<BorrowedFd<'_>> {
-        self.connector.as_ref().map(AsFd::as_fd)
+        self.bell.as_ref().map(AsFd::as_fd)
+    }
+
+    /// One descriptor to wait on for all that can bring news.
+    fn hang_bell(&self) -> Option<OwnedFd> {
+        let bell = epoll::create(epoll::CreateFlags::CLOEXEC).ok()?;
+        if let Some(connector) = &self.connector {
+            epoll::add(&bell, connector, epoll::EventData::new_u64(0), epoll::EventFlags::IN).ok()?;
+        }
+        Some(bell)
     }
 
     /// Takes the news of processes that have come.
@@ -189,6 +208,7 @@ impl Resolver {
         let mut events = std::mem::take(&mut self.events);
         if let Err(error) = connector.drain(&mut events) {
             info!(%error, "the kernel no longer tells of processes");
+            // It leaves the bell as it is closed.
             self.connector = None;
             self.processes.refresh = Some(FACTS_TTL);
         }
@@ -238,7 +258,9 @@ impl Resolver {
     /// Looks at young processes that are due, and keeps the tables small.
     pub(super) fn poll(&mut self) {
         self.hear_of_processes();
-        let started = Instant::now();
+        self.hear_of_departures();
+        self.hear_of_destroyed();
+        let (started, busy) = (Instant::now(), processor_time());
         if self.swept + SWEEP_INTERVAL <= started {
             self.swept = started;
             self.sweep();
@@ -260,7 +282,41 @@ impl Resolver {
             self.watch_on(pid);
         }
         self.place_sockets();
-        self.budget.spend(started.elapsed());
+        self.budget.spend(processor_time().saturating_sub(busy));
+    }
+
+    /// Notes the sockets and holders of connections that are being opened, while they are there.
+    fn hear_of_departures(&mut self) {
+        let mut left: SmallVec<[Departure; 16]> = SmallVec::new();
+        self.departures.drain(self.bell.as_ref(), |departure| left.push(departure));
+        if left.is_empty() {
+            return;
+        }
+        let busy = processor_time();
+        for departure in left {
+            if self.budget.is_spent() {
+                self.statistics.looks_skipped += 1;
+                continue;
+            }
+            self.meet(&departure);
+        }
+        self.budget.spend(processor_time().saturating_sub(busy));
+    }
+
+    fn meet(&mut self, departure: &Departure) {
+        let Departure { namespace, protocol, local, remote } = *departure;
+        if sock_diag::is_udp(protocol)
+            && let Some(socket) = self.memory.carrier(protocol, local, remote)
+            && self.holders.known(socket.inode).is_some()
+        {
+            return;
+        }
+        let diag = self.namespaces.namespace_mut(namespace).and_then(|namespace| namespace.diag.as_mut());
+        let Some(Ok(Some(socket))) = diag.map(|diag| diag.find(protocol, local, remote)) else { return };
+        if socket.inode != 0 {
+            self.memory.remember(&socket);
+            self.holders.meet(&mut self.proc, &mut self.processes, socket.inode, socket.uid);
+        }
     }
 
     /// Makes sure that the sockets of a process's namespace are known.
@@ -268,7 +324,18 @@ impl Resolver {
         if let Some(namespace) = process.network_namespace
             && let Ok(directory) = self.proc.process(process.key.pid)
         {
-            self.namespaces.visit(&directory, namespace);
+            self.enter(&directory, namespace);
+        }
+    }
+
+    /// Opens a process's namespace where it is not open yet.
+    fn enter(&mut self, directory: &ProcDir, namespace: u32) {
+        if !self.namespaces.visit(directory, namespace) {
+            return;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        if let Ok(entered) = rustix::fs::openat(directory.as_fd(), "ns/net", flags, Mode::empty()) {
+            self.departures.listen(namespace, Some(entered));
         }
     }
 
@@ -307,7 +374,7 @@ impl Resolver {
             // It entered another namespace without starting a program.
             let _ = self.processes.read(&mut self.proc, pid);
         }
-        self.namespaces.visit(&directory, namespace);
+        self.enter(&directory, namespace);
         let Ok(new) = self.holders.scan(&mut self.proc, &mut self.processes, pid) else { return };
         for inode in new {
             if self.unplaced.len() < MAX_UNPLACED && !self.memory.has_inode(inode) {
@@ -344,7 +411,7 @@ impl Resolver {
 
     /// Remembers every socket of a namespace.
     fn list_sockets(&mut self, number: u32) {
-        let started = Instant::now();
+        let busy = processor_time();
         self.statistics.lists += 1;
         for protocol in [Protocol::TCP, Protocol::UDP] {
             for socket in self.list(number, protocol, 0) {
@@ -357,7 +424,7 @@ impl Resolver {
             self.memory.remember_raw(&socket);
         }
         if let Some(namespace) = self.namespaces.namespace_mut(number) {
-            namespace.listed = Some((Instant::now(), started.elapsed()));
+            namespace.listed = Some((Instant::now(), processor_time().saturating_sub(busy)));
         }
     }
 
@@ -421,7 +488,7 @@ impl Resolver {
 
     /// Reads which processes there are, for want of news or after some were lost.
     fn rescan(&mut self) {
-        let started = Instant::now();
+        let busy = processor_time();
         let Ok(pids) = self.proc.pids() else { return };
         let exists: HashSet<u32> = pids.iter().copied().collect();
         self.processes.retain(|pid| exists.contains(&pid));
@@ -435,7 +502,8 @@ impl Resolver {
             // A process that may not be looked at has no sockets to tell.
             let _ = self.holders.scan(&mut self.proc, &mut self.processes, pid);
         }
-        self.rescan_after = Instant::now() + started.elapsed().saturating_mul(RESCAN_REST);
+        let took = processor_time().saturating_sub(busy);
+        self.rescan_after = Instant::now() + took.saturating_mul(RESCAN_REST);
     }
 
     fn sweep(&mut self) {
@@ -443,6 +511,8 @@ impl Resolver {
         self.memory.sweep();
         let inhabited = self.processes.namespaces();
         self.namespaces.retain(|number| inhabited.contains(&number));
+        let open = self.namespaces.numbers();
+        self.departures.retain(|number| open.contains(&number));
         if self.connector.is_none() {
             self.rescan();
         }
@@ -456,7 +526,9 @@ impl Resolver {
         let memory = &mut self.memory;
         for namespace in self.namespaces.all_mut() {
             let Some(destroyed) = &mut namespace.destroyed else { continue };
-            if let Err(error) = destroyed.drain(|protocol, local, remote| memory.destroyed(protocol, local, remote)) {
+            let at = now();
+            if let Err(error) = destroyed.drain(|protocol, local, remote| memory.destroyed(at, protocol, local, remote))
+            {
                 debug!(%error, "news of sockets that ended were lost");
             }
         }
@@ -518,12 +590,12 @@ impl Resolver {
         }
         let connected = |socket: &&Socket| (socket.local, socket.remote) == (local, remote);
         let outcome = match found.iter().filter(connected).collect::<SmallVec<[&Socket; 2]>>()[..] {
-            [socket] if socket.inode != 0 => Some(self.owner(&socket.clone(), Evidence::Exact)),
+            [socket] if socket.inode != 0 => Some(self.owner(&socket.clone(), Evidence::Exact, lookup.first)),
             [_] => None,
             [] => match found[..] {
                 [socket] if sock_diag::is_udp(protocol) => Some(self.by_bound_port(&socket, lookup)),
                 [socket] if socket.state == Socket::LISTEN && lookup.direction != Direction::Outbound => {
-                    Some(self.owner(&socket, Evidence::Listener))
+                    Some(self.owner(&socket, Evidence::Listener, lookup.first))
                 }
                 [] | [_] => None,
                 _ => Some(Outcome::NotYet(UnknownReason::Ambiguous)),
@@ -560,9 +632,9 @@ impl Resolver {
             .filter(|other| !other.is_connected() && other.carries(lookup.key.local, lookup.key.remote))
             .collect();
         if sharing.len() > 1 {
-            return self.only_owner(&sharing);
+            return self.only_owner(&sharing, lookup.first);
         }
-        self.owner(socket, Evidence::Wildcard)
+        self.owner(socket, Evidence::Wildcard, lookup.first)
     }
 
     /// No socket has the flow at this moment.
@@ -578,7 +650,7 @@ impl Resolver {
                 if let Some(listener) =
                     listening.iter().find(|socket| socket.carries(lookup.key.local, lookup.key.remote))
                 {
-                    return self.owner(&listener.clone(), Evidence::Listener);
+                    return self.owner(&listener.clone(), Evidence::Listener, lookup.first);
                 }
             }
         }
@@ -618,7 +690,11 @@ impl Resolver {
             }
             None => return None,
         };
-        match self.owner(&socket, evidence) {
+        if self.memory.ended_before(&socket, lookup) {
+            // Another connection between the same ends, before this one.
+            return None;
+        }
+        match self.owner(&socket, evidence, lookup.first) {
             Outcome::Owner(process, evidence) => Some(Outcome::Owner(process, evidence)),
             Outcome::NotYet(_) | Outcome::Final(_) => None,
         }
@@ -653,7 +729,7 @@ impl Resolver {
             let table = self.table(member, "sctp/assocs");
             let sockets = proc_net::parse_sctp(&table, *number);
             if let Some(socket) = sockets.iter().find(|socket| socket.carries(lookup.key.local, lookup.key.remote)) {
-                return self.owner(socket, Evidence::Exact);
+                return self.owner(socket, Evidence::Exact, lookup.first);
             }
         }
         Outcome::NotYet(UnknownReason::NoSocket)
@@ -690,7 +766,7 @@ impl Resolver {
         if sockets.is_empty() && protocol == Protocol::ICMPV6 && is_of_the_link(remote) {
             return Outcome::Final(UnknownReason::Kernel);
         }
-        self.only_owner(&sockets)
+        self.only_owner(&sockets, lookup.first)
     }
 
     /// A frame that a program made itself: the owner is the only program that
@@ -711,18 +787,18 @@ impl Resolver {
                 namespace: own,
             })
             .collect();
-        match self.only_owner(&senders) {
+        match self.only_owner(&senders, lookup.first) {
             Outcome::NotYet(UnknownReason::NoSocket) => None,
             outcome => Some(outcome),
         }
     }
 
     /// The owner of all these sockets, if it is one.
-    fn only_owner(&mut self, sockets: &[Socket]) -> Outcome {
+    fn only_owner(&mut self, sockets: &[Socket], since: Timestamp) -> Outcome {
         let mut owner: Option<(Arc<Process>, Evidence)> = None;
         let mut missing = None;
         for socket in sockets {
-            match self.owner(socket, Evidence::Wildcard) {
+            match self.owner(socket, Evidence::Wildcard, since) {
                 Outcome::Owner(process, _) if process.key.pid == std::process::id() => {}
                 Outcome::Owner(process, evidence) => match &owner {
                     Some((known, _)) if known.key == process.key => {}
@@ -740,9 +816,9 @@ impl Resolver {
         }
     }
 
-    /// The process behind a socket.
-    fn owner(&mut self, socket: &Socket, evidence: Evidence) -> Outcome {
-        let search = self.holders.find(&mut self.proc, &mut self.processes, socket.inode, socket.uid);
+    /// The process behind a socket that has been in use since then.
+    fn owner(&mut self, socket: &Socket, evidence: Evidence, since: Timestamp) -> Outcome {
+        let search = self.holders.find(&mut self.proc, &mut self.processes, socket.inode, socket.uid, since);
         let holders = match search {
             Search::Found(holders) => {
                 self.memory.remember(socket);
@@ -850,6 +926,8 @@ impl Budget {
 /// When, after its start, a process is looked at: dense at first, since it
 /// cannot be known how long it lives.
 const LOOKS: &[Duration] = &[
+    // What it inherited is there at once, and a child may only send and end.
+    Duration::ZERO,
     Duration::from_millis(1),
     Duration::from_millis(3),
     Duration::from_millis(5),
@@ -872,7 +950,8 @@ const LOOKS: &[Duration] = &[
     Duration::from_millis(2_000),
 ];
 
-/// Of each period this much at most goes to young processes.
+/// Of each period this much of the processor at most goes to young processes. Time that the
+/// resolver waits for a busy machine does not count: that is when processes would be missed.
 const BUDGET: Duration = Duration::from_millis(25);
 const BUDGET_PERIOD: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,6 @@
 //! The resolver on threads of its own: questions come in, answers go out.
 //!
-//! One thread waits for news of processes, the other reads it and answers. A question whose answer
+//! One thread waits for news of processes and connections, the other reads it and answers. A question whose answer
 //! is not known yet is asked again until it is, or until the flow is too old.
 
 use std::cmp::Reverse;
@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::attribution::{Attribution, Lookup};
 use crate::flow::FlowKey;
 use crate::resolve::ProcessResolver;
+use crate::resolve::priority::Priority;
 use crate::resolve::resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics};
 
 /// The running resolver. Dropping it ends its threads.
@@ -57,7 +58,7 @@ impl Service {
                 let news = news.map_err(ResolveError::Thread)?;
                 let (sender, bell) = bounded(1);
                 let stop = Arc::clone(&stop);
-                spawn("process-news", Box::new(move || ring(&news, &sender, &stop)))?;
+                spawn("news", Box::new(move || ring(&news, &sender, &stop)))?;
                 bell
             }
         };
@@ -107,23 +108,21 @@ impl Drop for Service {
     }
 }
 
-/// Wakes the answering thread when there is news of processes; reading it is that thread's part.
+/// Wakes the answering thread when there is news; reading it is that thread's part.
 fn ring(news: &OwnedFd, bell: &Sender<()>, stop: &AtomicBool) {
-    go_first();
+    // It works little however much news there is.
+    let _ = Priority::claim();
     while !stop.load(Ordering::Relaxed) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: STOP_INTERVAL.subsec_nanos().into() };
         let polled = rustix::event::poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&timeout));
-        if polled.is_ok_and(|ready| ready > 0) && bell.send(()).is_err() {
-            return;
+        if polled.is_ok_and(|ready| ready > 0) {
+            if bell.send(()).is_err() {
+                return;
+            }
+            // In a flood of news many are read at a time.
+            std::thread::sleep(PAUSE);
         }
     }
-}
-
-/// Moves the calling thread before others: it works little, and when it is
-/// late a short-lived process is gone.
-fn go_first() {
-    // Only the privileged may; the others wait their turn.
-    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// What the answering thread owns.
@@ -141,8 +140,9 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        go_first();
+        let mut priority = Priority::claim();
         while !self.stop.load(Ordering::Relaxed) {
+            priority.review();
             // Whatever rang is read in `poll`.
             let _ = self.news.try_recv();
             self.resolver.poll();
@@ -226,9 +226,6 @@ impl PartialEq for Waiting {
 
 impl Eq for Waiting {}
 
-/// The priority of the resolver's threads (nice(2)).
-const NICE: i32 = -10;
-
 /// Questions that may wait; further ones are refused.
 const MAX_WAITING: usize = 16_384;
 
@@ -240,6 +237,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The pause between two attempts doubles up to this.
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_millis(500);
+
+/// The least time between two wake-ups by news.
+const PAUSE: Duration = Duration::from_micros(300);
 
 /// How often the statistics are renewed.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
