@@ -20,18 +20,20 @@ use smallvec::SmallVec;
 
 pub use self::checkpoint::{Checkpoint, Restored};
 use self::health::Health;
-pub use self::settings::{Output, Owners, Records, Settings, Silence, Statistics};
+pub use self::settings::{Descriptions, Output, Owners, Records, Settings, Silence, Statistics};
 pub use self::watch::ExceptionUsage;
 use self::watch::{Bound, Happened, Moment, Watch};
 use crate::alert::{Notification, Problem, Sighting};
-use crate::attribution::{Attribution, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason};
+use crate::attribution::{
+    Attribution, Evidence, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason,
+};
 use crate::flow::{
     CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
     OwnerSlot, SourceCount,
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{FrameDirection, Packet};
-use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleSet, Severity, moment, ticks};
+use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, moment, ticks};
 use crate::time::Timestamp;
 use crate::window::{Room, Tick};
 
@@ -78,6 +80,8 @@ struct Notes {
     /// Whether its beginning has been counted.
     counted: bool,
     failed: bool,
+    /// Whether the owner was described when the flow was last booked.
+    described: bool,
     application: Application,
     remote: Option<Arc<Remote>>,
     names: FlowNames,
@@ -256,6 +260,11 @@ impl Engine {
         self.give(id, flow.owner, slot);
     }
 
+    /// Takes the answer to [`Output::Describe`]: the process with all that is known of it.
+    pub fn handle_description(&mut self, process: &Arc<Process>, described: &Arc<Process>) {
+        self.owners.describe(process, described);
+    }
+
     /// Takes what was learnt of a flow's remote end.
     pub fn handle_remote(&mut self, key: &FlowKey, facts: &RemoteFacts) {
         for id in self.flows.find_all(key) {
@@ -377,6 +386,7 @@ impl Engine {
         for waiting in take(&mut self.pending) {
             self.give_up(waiting.id);
         }
+        self.owners.stop_awaiting();
         self.tick(next);
         self.next_tick = Some(next + 1);
         if self.settings.records == Records::On {
@@ -458,8 +468,7 @@ impl Engine {
         while let Some(first) = packets.first() {
             self.hear_at(first.timestamp);
             let end = self.tick_end();
-            let same_tick = packets.iter().position(|packet| packet.timestamp >= end).unwrap_or(packets.len());
-            let (now, later) = packets.split_at(same_tick.max(1));
+            let (now, later) = packets.split_at(together(packets, end));
             self.flows.observe(now, slot, &self.settings.local);
             let latest = now.iter().map(|packet| packet.timestamp).max();
             self.now = latest.map_or(self.now, |latest| self.now.max(latest));
@@ -483,6 +492,7 @@ impl Engine {
         for id in self.flows.take_opened() {
             let Some(flow) = self.flows.flow(id) else { continue };
             self.owners.retain(flow.owner);
+            self.ask_for_description(flow.owner);
             self.name_flow(id, &flow);
             if self.settings.owners == Owners::Lookup && flow.owner == PENDING {
                 self.pending.push(Waiting { id, asked: true });
@@ -548,6 +558,20 @@ impl Engine {
     fn ask(&mut self, flow: &Flow) {
         let Flow { key, direction, first, last, .. } = *flow;
         self.outputs.push_back(Output::Lookup(Lookup { key, direction, first, last }));
+    }
+
+    fn ask_for_description(&mut self, owner: OwnerSlot) {
+        if self.settings.descriptions == Descriptions::Ask
+            && let Some(process) = self.owners.begin_description(owner)
+        {
+            self.outputs.push_back(Output::Describe(process));
+        }
+    }
+
+    /// Whether a flow is so young that what is still to be learnt of its owner is worth waiting for.
+    fn waits_for_owner(&self, flow: &Flow, at: Timestamp) -> bool {
+        let unknown = flow.owner == PENDING || self.owners.awaits_description(flow.owner);
+        unknown && at.since(flow.first) < self.settings.grace
     }
 
     /// Makes every tick up to an input.
@@ -661,6 +685,7 @@ impl Engine {
         self.flows.set_owner(id, to);
         self.owners.retain(to);
         self.owners.release(from);
+        self.ask_for_description(to);
         let owner = self.process_key(to);
         let (Some(flow), Some(notes)) = (self.flows.flow(id), self.flows.extension_mut(id)) else { return };
         notes.stale = true;
@@ -690,7 +715,7 @@ impl Engine {
                 self.flows.warm(&dirty[place..dirty.len().min(place + WARM)]);
             }
             let Some(flow) = self.flows.flow(id) else { continue };
-            if flow.owner == PENDING && now.at.since(flow.first) < self.settings.grace {
+            if self.waits_for_owner(&flow, now.at) {
                 held.push(id);
                 continue;
             }
@@ -701,25 +726,71 @@ impl Engine {
                 self.statistics.unattributed_bytes += bytes;
             }
             let failed = flow.state == FlowState::Failed;
-            self.book(id, now, Happened { counters, failed: u64::from(failed), ..Happened::default() }, None);
+            self.book(
+                id,
+                now,
+                Happened { counters, failed: u64::from(failed), ..Happened::default() },
+                &Occasion::Traffic,
+            );
         }
         self.flows.keep_dirty(held);
     }
 
     fn book_questions(&mut self, now: &Moment<'_>) {
         for (id, query) in take(&mut self.questions) {
+            let asker = query.carried_for.and_then(|key| self.flows.find_all(&key).into_iter().next());
+            let waits = |id| self.flows.flow(id).is_some_and(|flow| self.waits_for_owner(&flow, now.at));
+            if waits(id) || asker.is_some_and(waits) {
+                self.questions.push((id, query));
+                continue;
+            }
             let question_bytes = u64::from(query.name_bytes);
             let happened = Happened { questions: 1, question_bytes, ..Happened::default() };
-            self.book(id, now, happened, Some(&query));
+            let occasion = match asker.and_then(|asker| self.flows.flow(asker)) {
+                None => Occasion::Question(&query),
+                Some(asker) => Occasion::Carried {
+                    query: &query,
+                    owner: self.owners.slot(&carried(self.owners.attribution(asker.owner))),
+                    counted: self.rules_of_question(&asker, now, &query),
+                },
+            };
+            self.book(id, now, happened, &occasion);
         }
     }
 
+    /// The rules that a question to a resolver of this host was booked on.
+    fn rules_of_question(&self, flow: &Flow, now: &Moment<'_>, query: &DnsQuery) -> SmallVec<[RuleIndex; 8]> {
+        let remote = self.flows.find_key(&flow.key, flow.owner).and_then(|id| self.flows.extension(id));
+        let (application, remote) =
+            remote.map(|notes| (notes.application, notes.remote.as_deref())).unwrap_or_default();
+        let interface = self.interfaces.get(flow.interface as usize).and_then(Option::as_ref);
+        self.rules.matching(&Observation {
+            key: &flow.key,
+            direction: flow.direction,
+            attribution: self.owners.attribution(flow.owner),
+            name: remote.and_then(|remote| remote.name.as_deref()),
+            place: remote.and_then(|remote| remote.place.as_deref()),
+            application,
+            interface: interface.map(AsRef::as_ref),
+            totals: &flow.totals,
+            state: flow.state,
+            first: flow.first,
+            now: now.at,
+            dns: Some(query),
+            host: &self.settings.host,
+        })
+    }
+
     /// Books something that happened on a flow on the groups of every rule that looks at it.
-    fn book(&mut self, id: FlowId, now: &Moment<'_>, mut happened: Happened, dns: Option<&DnsQuery>) {
+    fn book(&mut self, id: FlowId, now: &Moment<'_>, mut happened: Happened, occasion: &Occasion<'_>) {
+        let dns = occasion.query();
         let Some(flow) = self.flows.flow(id) else { return };
+        let owner = occasion.owner().unwrap_or(flow.owner);
         let Some(notes) = self.flows.extension_mut(id) else { return };
         let (application, remote) = (notes.application, notes.remote.clone());
-        let was = (notes.epoch, take(&mut notes.stale), notes.counted);
+        let described = self.owners.is_described(flow.owner);
+        let is_told_more = std::mem::replace(&mut notes.described, described) != described;
+        let was = (notes.epoch, take(&mut notes.stale) || is_told_more, notes.counted);
         let (was_bound_in, was_stale, counted) = was;
         let mut bound = take(&mut notes.bound);
         if notes.failed {
@@ -729,11 +800,12 @@ impl Engine {
         notes.counted = true;
         notes.epoch = self.epoch;
         let interface = self.interfaces.get(flow.interface as usize).and_then(Option::as_ref);
-        if self.owners.extension(flow.owner).is_none() {
-            let concluded = self.conclude(flow.owner);
-            self.owners.set_extension(flow.owner, concluded);
+        if self.owners.extension(owner).is_none() {
+            let concluded = self.conclude(owner);
+            self.owners.set_extension(owner, concluded);
         }
-        let Some(owner) = self.owners.extension(flow.owner) else { return };
+        let attribution = self.owners.attribution(owner);
+        let Some(owner) = self.owners.extension(owner) else { return };
         if owner.is_self {
             self.statistics.own_bytes += happened.counters.bytes_out.0 + happened.counters.bytes_in.0;
             return;
@@ -742,7 +814,7 @@ impl Engine {
         let seen = Observation {
             key: &flow.key,
             direction: flow.direction,
-            attribution: self.owners.attribution(flow.owner),
+            attribution,
             name: remote.and_then(|remote| remote.name.as_deref()),
             place: remote.and_then(|remote| remote.place.as_deref()),
             application,
@@ -767,6 +839,9 @@ impl Engine {
         let before: SmallVec<[Bound; 1]> = if rebind { take(&mut bound) } else { SmallVec::new() };
         if rebind {
             for index in owner.rules.matching(&seen) {
+                if occasion.was_counted(index) {
+                    continue;
+                }
                 let Some(watch) = self.watches.get_mut(index as usize) else { continue };
                 bound.extend(watch.bind(index, &seen, now.tick, room));
             }
@@ -826,7 +901,12 @@ impl Engine {
             let told = self.flows.extension(id).is_some_and(|notes| notes.failed);
             let failed = !told && self.flows.was_unanswered(id);
             if !counters.is_empty() || failed {
-                self.book(id, now, Happened { counters, failed: u64::from(failed), ..Happened::default() }, None);
+                self.book(
+                    id,
+                    now,
+                    Happened { counters, failed: u64::from(failed), ..Happened::default() },
+                    &Occasion::Traffic,
+                );
             }
             self.report(id, ended.reason);
             if let Some(flow) = self.flows.flow(id)
@@ -875,12 +955,76 @@ impl Engine {
     }
 }
 
+/// What makes something be booked.
+enum Occasion<'a> {
+    /// Packets passed, or the flow failed.
+    Traffic,
+    /// A question was asked.
+    Question(&'a DnsQuery),
+    /// A resolver of this host passed a question on, which is the process's that asked it.
+    Carried {
+        query: &'a DnsQuery,
+        owner: OwnerSlot,
+        /// The rules that counted the question when that process asked it.
+        counted: SmallVec<[RuleIndex; 8]>,
+    },
+}
+
+impl Occasion<'_> {
+    fn query(&self) -> Option<&DnsQuery> {
+        match self {
+            Self::Traffic => None,
+            Self::Question(query) | Self::Carried { query, .. } => Some(query),
+        }
+    }
+
+    fn owner(&self) -> Option<OwnerSlot> {
+        match self {
+            Self::Carried { owner, .. } => Some(*owner),
+            Self::Traffic | Self::Question(_) => None,
+        }
+    }
+
+    fn was_counted(&self, rule: RuleIndex) -> bool {
+        matches!(self, Self::Carried { counted, .. } if counted.contains(&rule))
+    }
+}
+
+/// The client behind a resolver, where it is known.
+fn carried(attribution: &Attribution) -> Attribution {
+    match attribution {
+        Attribution::Known { process, .. } => {
+            Attribution::Known { process: Arc::clone(process), evidence: Evidence::Carrier }
+        }
+        other => other.clone(),
+    }
+}
+
 impl Notes {
     fn facts(&self) -> RemoteFacts {
         let remote = self.remote.as_deref().cloned().unwrap_or_default();
         RemoteFacts { name: remote.name, place: remote.place, application: Some(self.application) }
     }
 }
+
+/// How many packets may be taken together: those of one tick, up to an answer of
+/// DNS, which names the flows that packets after it open.
+fn together(packets: &[Packet<'_>], end_of_tick: Timestamp) -> usize {
+    let mut count = 0;
+    for packet in packets {
+        if count > 0 && packet.timestamp >= end_of_tick {
+            break;
+        }
+        count += 1;
+        if packet.five_tuple.source.port == DNS_PORT {
+            break;
+        }
+    }
+    count
+}
+
+/// The port that answers of DNS come from.
+const DNS_PORT: u16 = 53;
 
 /// Interfaces whose names are kept.
 const MAX_INTERFACES: usize = 65_535;
@@ -898,7 +1042,7 @@ fn is_or_descends_from(process: &Process, pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribution::{Evidence, Executable, ProcessKey};
+    use crate::attribution::{Executable, ProcessKey};
     use crate::packet::{Address, Endpoint, FiveTuple, Protocol};
     use crate::rule::{
         Active, Clause, Comparison, Condition, Field, Life, Limits, Metadata, Metric, Presentation, Quantity, Rule,

@@ -51,7 +51,9 @@ fn is_given_to_its_program(flows: &[Value], source: Source, scenario: &Scenario)
     let sum = |key: &str| named.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     let least = match source {
         Source::Kernel => scenario.min_payload_bytes_out,
-        Source::Pcap => scenario.min_payload_bytes_out * named.len() as u64 / of_command.len().max(1) as u64,
+        Source::Pcap | Source::PcapEverywhere => {
+            scenario.min_payload_bytes_out * named.len() as u64 / of_command.len().max(1) as u64
+        }
     };
     // Acknowledgements differ from run to run; the data does not.
     let most = scenario.measured.ip_bytes_out * 6 / 5 + 20_000;

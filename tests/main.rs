@@ -8,6 +8,8 @@ mod architecture;
 mod captures;
 mod control;
 mod delivery;
+mod descriptions;
+mod first_contact;
 mod flood;
 mod list_update;
 mod lists;

@@ -175,6 +175,7 @@ fn container(container: Option<&Lines<'_>>, pod: Option<&Lines<'_>>) -> Option<C
         image: text(container, b"ContainerImage"),
         pod: text(pod, b"PodName"),
         namespace: text(pod, b"PodNamespace"),
+        labels: Vec::new(),
     };
     (found != Container::default()).then_some(found)
 }

@@ -113,10 +113,13 @@ pub struct Container {
     pub name: Option<Arc<str>>,
     /// The image it was made from.
     pub image: Option<Arc<str>>,
-    /// The Kubernetes pod.
+    /// The Kubernetes pod: its name, or its uid where only that is known.
     pub pod: Option<Arc<str>>,
     /// The Kubernetes namespace.
     pub namespace: Option<Arc<str>>,
+    /// Labels of the container and its pod, `key=value`, sorted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Arc<str>>,
 }
 
 impl Process {

@@ -2,6 +2,9 @@
 //!
 //! A flow keeps a number, not an owner; what the rules concluded about an
 //! owner is kept here once for all its flows. An owner leaves with its last flow.
+//!
+//! What takes longer to find out about a process (its package, its container's
+//! name) comes later, as its description, and stands in for what was known first.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -25,9 +28,22 @@ pub struct OwnerTable<X> {
 
 #[derive(Debug)]
 struct Slot<X> {
+    /// As the source gave it: by this it is found.
     attribution: Attribution,
+    description: Description,
     flows: u32,
     extension: Option<X>,
+}
+
+/// Whether more is known of an owner than its source told.
+#[derive(Debug, Clone)]
+enum Description {
+    /// Nobody asked.
+    Unasked,
+    /// The answer is still out.
+    Awaited,
+    /// This is all that is known.
+    Known(Attribution),
 }
 
 /// The slot of flows whose owner is being looked up.
@@ -45,7 +61,7 @@ impl<X> OwnerTable<X> {
         let pending = Attribution::Pending { since: Timestamp::EPOCH };
         let always = std::iter::once(pending).chain(UnknownReason::ALL.map(Attribution::Unknown));
         Self {
-            slots: always.map(|attribution| Slot { attribution, flows: 0, extension: None }).collect(),
+            slots: always.map(Slot::new).collect(),
             free: Vec::new(),
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
@@ -66,7 +82,7 @@ impl<X> OwnerTable<X> {
         if let Some(&slot) = self.index.find(hash, same) {
             return OwnerSlot(slot);
         }
-        let entry = Slot { attribution: attribution.clone(), flows: 0, extension: None };
+        let entry = Slot::new(attribution.clone());
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
@@ -92,10 +108,60 @@ impl<X> OwnerTable<X> {
         OwnerSlot(u32::try_from(place + 1).unwrap_or(0))
     }
 
-    /// Whose number it is.
+    /// Whose number it is, with all that is known.
     pub fn attribution(&self, slot: OwnerSlot) -> &Attribution {
         let slot = self.slots.get(slot.0 as usize).or_else(|| self.slots.first());
-        &slot.expect("the table is made with the owners that always exist").attribution
+        let slot = slot.expect("the table is made with the owners that always exist");
+        match &slot.description {
+            Description::Known(described) => described,
+            Description::Unasked | Description::Awaited => &slot.attribution,
+        }
+    }
+
+    /// The process to be described, if nobody asked for that yet. The answer is awaited from here on.
+    pub fn begin_description(&mut self, slot: OwnerSlot) -> Option<Arc<Process>> {
+        let entry = self.slots.get_mut(slot.0 as usize)?;
+        let process = entry.attribution.process()?;
+        if !matches!(entry.description, Description::Unasked) {
+            return None;
+        }
+        entry.description = Description::Awaited;
+        Some(Arc::clone(process))
+    }
+
+    /// Whether the description is still to come.
+    pub fn awaits_description(&self, slot: OwnerSlot) -> bool {
+        self.slots.get(slot.0 as usize).is_some_and(|slot| matches!(slot.description, Description::Awaited))
+    }
+
+    /// Waits for no description any longer.
+    pub fn stop_awaiting(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.description, Description::Awaited)) {
+            slot.description = Description::Unasked;
+        }
+    }
+
+    /// Whether there is a description.
+    pub fn is_described(&self, slot: OwnerSlot) -> bool {
+        self.slots.get(slot.0 as usize).is_some_and(|slot| matches!(slot.description, Description::Known(_)))
+    }
+
+    /// Takes all that is known of a process. What the engine concluded from less is forgotten.
+    pub fn describe(&mut self, process: &Arc<Process>, described: &Arc<Process>) {
+        let hash = hash_of(&self.hasher, process);
+        let slots = &mut self.slots;
+        for &number in self.index.iter_hash(hash) {
+            let Some(slot) = slots.get_mut(number as usize) else { continue };
+            let Attribution::Known { process: known, evidence } = &slot.attribution else { continue };
+            if !Arc::ptr_eq(known, process) && known != process {
+                continue;
+            }
+            if !Arc::ptr_eq(process, described) {
+                slot.extension = None;
+            }
+            let (process, evidence) = (Arc::clone(described), evidence.clone());
+            slot.description = Description::Known(Attribution::Known { process, evidence });
+        }
     }
 
     /// What the engine keeps with an owner.
@@ -158,10 +224,15 @@ impl<X> OwnerTable<X> {
         let hash = hash_of(&self.hasher, process);
         if let Ok(found) = self.index.find_entry(hash, |&other| other == slot.0) {
             found.remove();
-            entry.attribution = Attribution::Unknown(UnknownReason::Gone);
-            entry.extension = None;
+            *entry = Slot::new(Attribution::Unknown(UnknownReason::Gone));
             self.free.push(slot.0);
         }
+    }
+}
+
+impl<X> Slot<X> {
+    fn new(attribution: Attribution) -> Self {
+        Self { attribution, description: Description::Unasked, flows: 0, extension: None }
     }
 }
 
@@ -202,6 +273,26 @@ mod tests {
         assert_eq!(owners.attribution(slot).process().unwrap().key.pid, 10);
         owners.release(slot);
         assert!(owners.is_empty());
+    }
+
+    #[test]
+    fn what_is_learnt_later_stands_in_for_what_was_known_first() {
+        let mut owners: OwnerTable<&str> = OwnerTable::new();
+        let first = known(10);
+        let slot = owners.slot(&first);
+        owners.retain(slot);
+        owners.set_extension(slot, "concluded from less");
+        let asked = owners.begin_description(slot).unwrap();
+        assert!(owners.begin_description(slot).is_none() && owners.awaits_description(slot));
+        let described = Arc::new(Process { unit: Some("web.service".into()), ..(*asked).clone() });
+        owners.describe(&asked, &described);
+        assert!(owners.is_described(slot) && !owners.awaits_description(slot));
+        assert_eq!(owners.attribution(slot).process().unwrap().unit.as_deref(), Some("web.service"));
+        assert_eq!(owners.extension(slot), None);
+        assert_eq!(owners.slot(&first), slot, "the source knows no more than before");
+        owners.release(slot);
+        owners.describe(&asked, &described);
+        assert!(owners.is_empty() && !owners.is_described(slot));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::capture::offline::Damage;
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
 use crate::config::{ConfigError, RuleSource, Settings, SourceKind, host_addresses, rule_files, shipped};
-use crate::engine::{Engine, Owners, Settings as EngineSettings};
+use crate::engine::{Descriptions, Engine, Owners, Settings as EngineSettings};
 use crate::flow::LocalAddresses;
-use crate::resolve::{ResolverSettings, Service, Translated};
+use crate::resolve::{Describer, ResolverSettings, Service, Translated};
 use crate::rule::RuleSet;
 use crate::rule::compile::compile;
 use crate::rule::diagnose::Report;
@@ -176,6 +176,7 @@ pub fn live_engine(settings: &Settings) -> anyhow::Result<EngineSettings> {
         local: LocalAddresses::new(local),
         host: Arc::new(settings.host.clone()),
         owners: Owners::Lookup,
+        descriptions: Descriptions::Ask,
         max_flows: settings.max_flows,
         max_names: settings.max_names,
         own_pid: Some(std::process::id()),
@@ -198,5 +199,6 @@ pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> any
         true => Some(Service::start(ResolverSettings { translated }).context("cannot look up owners")?),
         false => None,
     };
-    Ok(Live::new(engine, source, resolver, clock))
+    let describer = Describer::start(Path::new("/")).context("cannot look up packages and containers")?;
+    Ok(Live::new(engine, source, resolver, describer, clock))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alert::Notification;
-use crate::attribution::Lookup;
+use crate::attribution::{Lookup, Process};
 use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
 use crate::names::{FlowRecord, NameStatistics};
 use crate::rule::Host;
@@ -32,6 +32,8 @@ pub struct Settings {
     pub max_group_bytes: usize,
     /// Where owners come from.
     pub owners: Owners,
+    /// Whether more is to be found out about owners.
+    pub descriptions: Descriptions,
     /// Whether flows are reported.
     pub records: Records,
     /// The pid of this very program: its flows, and those of its children, match no rule.
@@ -46,6 +48,16 @@ pub enum Owners {
     Given,
     /// From a look-up, which is an output of the engine.
     Lookup,
+}
+
+/// Whether more is to be found out about owners than their source tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Descriptions {
+    /// What the input tells is all.
+    #[default]
+    Given,
+    /// By a question for each owner, which is an output of the engine.
+    Ask,
 }
 
 /// Whether flows are reported.
@@ -72,6 +84,8 @@ pub enum Silence {
 pub enum Output {
     /// Ask who owns a flow.
     Lookup(Lookup),
+    /// Find out more about an owner.
+    Describe(Arc<Process>),
     /// Tell receivers.
     Notification(Notification),
     /// Note a flow.
@@ -124,6 +138,7 @@ impl Default for Settings {
             max_names: 262_144,
             max_group_bytes: 256 << 20,
             owners: Owners::Given,
+            descriptions: Descriptions::Given,
             records: Records::Off,
             own_pid: None,
         }

@@ -27,8 +27,8 @@ pub struct Names {
     table: NameTable,
     /// Every open reader holds a clone, so that their number is known.
     readers: Arc<()>,
-    /// Names that a process of this host asked a resolver of this host for, and when.
-    asked_here: HashMap<Arc<str>, Timestamp, RandomState>,
+    /// Names that a process of this host asked a resolver of this host for.
+    asked_here: HashMap<Arc<str>, AskedHere, RandomState>,
     carried: u64,
     losses: NameLosses,
 }
@@ -80,6 +80,14 @@ pub struct Payload<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A question to a resolver of this host.
+#[derive(Debug, Clone, Copy)]
+struct AskedHere {
+    at: Timestamp,
+    /// The flow on which it was asked, by the process that wanted to know.
+    by: FlowKey,
+}
+
 /// What a payload told.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -98,6 +106,8 @@ pub struct DnsQuery {
     pub name_bytes: u16,
     /// Its registered domain by the public suffix list.
     pub registered_domain: Option<Arc<str>>,
+    /// Where a resolver of this host passes on what a process asked it: the flow on which that process did.
+    pub carried_for: Option<FlowKey>,
 }
 
 /// What bounds cost, and what the table holds.
@@ -109,7 +119,7 @@ pub struct NameStatistics {
     /// What was not read.
     #[serde(flatten)]
     pub losses: NameLosses,
-    /// Questions that a resolver of this host passed on for a process, which was counted already.
+    /// Questions that a resolver of this host passed on for a process, whose they are.
     pub questions_carried: u64,
 }
 
@@ -436,14 +446,13 @@ impl Names {
         match (message.is_response, segment.way) {
             (false, FrameDirection::Out) if segment.direction != Direction::Inbound => {
                 flow.questions.ask(message.id);
-                if self.is_carried(segment, &question.name) {
-                    self.carried += 1;
-                    return;
-                }
+                let carried_for = self.carried_for(segment, &question.name);
+                self.carried += u64::from(carried_for.is_some());
                 found.questions.push(DnsQuery {
                     name: question.name.as_str().into(),
                     name_bytes: question.name_bytes,
                     registered_domain: registered_domain(&question.name).map(Into::into),
+                    carried_for,
                 });
             }
             (true, FrameDirection::In) if segment.direction != Direction::Inbound => {
@@ -453,20 +462,22 @@ impl Names {
         }
     }
 
-    /// Whether a resolver of this host passes on what a process asked it a moment ago. That
-    /// question was counted, and for the process that asked it.
-    fn is_carried(&mut self, segment: &Segment<'_>, name: &str) -> bool {
-        if Scope::of(segment.key.remote.address) != Scope::Loopback {
-            let asked = self.asked_here.get(name);
-            return asked.is_some_and(|asked| segment.now.since(*asked) <= CARRYING_TIME);
+    /// The flow on which a process asked a resolver of this host for what that resolver passes on
+    /// at this moment. A question to such a resolver is remembered.
+    fn carried_for(&mut self, segment: &Segment<'_>, name: &str) -> Option<FlowKey> {
+        let stays_here =
+            Scope::of(segment.key.remote.address) == Scope::Loopback || segment.direction == Direction::Local;
+        if !stays_here {
+            let asked = self.asked_here.get(name).filter(|asked| segment.now.since(asked.at) <= CARRYING_TIME);
+            return asked.map(|asked| asked.by);
         }
         if self.asked_here.len() >= MAX_ASKED_HERE {
-            self.asked_here.retain(|_, asked| segment.now.since(*asked) <= CARRYING_TIME);
+            self.asked_here.retain(|_, asked| segment.now.since(asked.at) <= CARRYING_TIME);
         }
         if self.asked_here.len() < MAX_ASKED_HERE {
-            self.asked_here.insert(name.into(), segment.now);
+            self.asked_here.insert(name.into(), AskedHere { at: segment.now, by: *segment.key });
         }
-        false
+        None
     }
 
     fn learn(&mut self, flow: &mut FlowNames, segment: &Segment<'_>, message: &dns::Message, question: &dns::Question) {
@@ -862,14 +873,16 @@ mod tests {
     }
 
     #[test]
-    fn a_question_through_a_resolver_of_this_host_counts_once_and_for_who_asked() {
+    fn a_question_through_a_resolver_of_this_host_belongs_to_who_asked() {
         let mut names = Names::new(100);
         let stub = Address::from_v4([127, 0, 0, 53]);
         let mut asker = Talk::open(&mut names, Protocol::UDP, stub, 53, ALICE);
         assert_eq!(asker.say(&mut names, FrameDirection::Out, &query(1, "a.example")).questions.len(), 1);
         let mut resolver = Talk::open(&mut names, Protocol::UDP, Address::from_v4([9, 9, 9, 9]), 53, BOB);
-        assert!(resolver.say(&mut names, FrameDirection::Out, &query(9, "a.example")).questions.is_empty());
-        assert_eq!(resolver.say(&mut names, FrameDirection::Out, &query(9, "own.example")).questions.len(), 1);
+        let carried = resolver.say(&mut names, FrameDirection::Out, &query(9, "a.example")).questions;
+        assert_eq!(carried[0].carried_for, Some(asker.key));
+        let own = resolver.say(&mut names, FrameDirection::Out, &query(9, "own.example")).questions;
+        assert_eq!(own[0].carried_for, None);
         assert_eq!(names.statistics().questions_carried, 1);
     }
 

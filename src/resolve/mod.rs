@@ -2,21 +2,29 @@
 
 mod addresses;
 mod conntrack;
+mod containers;
+mod cri;
 mod departures;
+mod describer;
 mod holders;
+mod local_http;
 mod memory;
 mod namespace;
+mod packages;
 mod priority;
 mod proc_connector;
 mod proc_net;
 mod processes;
 mod procfs;
 mod resolver;
+mod root;
+mod rpm;
 mod service;
 mod sock_diag;
 mod socket;
 mod users;
 
+pub use describer::{Described, Describer};
 pub use resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics, Translated};
 pub use service::{Answer, Service};
 

@@ -156,6 +156,10 @@ impl Field {
             Self::ContainerName => optional(container.and_then(|container| container.name.as_deref())),
             Self::ContainerImage => optional(container.and_then(|container| container.image.as_deref())),
             Self::ContainerRuntime => optional(container.and_then(|container| container.runtime.as_deref())),
+            Self::ContainerLabels => match container.map(|container| container.labels.as_slice()) {
+                None | Some([]) => Fact::Missing,
+                Some(labels) => Fact::Words(labels),
+            },
             Self::Pod => optional(container.and_then(|container| container.pod.as_deref())),
             Self::KubernetesNamespace => optional(container.and_then(|container| container.namespace.as_deref())),
             Self::Cgroup => optional(process.cgroup.as_deref()),

@@ -57,6 +57,7 @@ fields! {
     ContainerName "container.name" "container name"
     ContainerImage "container.image" "container image"
     ContainerRuntime "container.runtime" "container runtime"
+    ContainerLabels "container.labels" "labels of the container and its pod, as key=value"
     Pod "pod" "Kubernetes pod"
     KubernetesNamespace "namespace" "Kubernetes namespace"
     Cgroup "cgroup" "control group path"

@@ -48,7 +48,7 @@ impl Field {
         match self {
             Self::Exe | Self::Cwd | Self::ParentExe | Self::Cgroup => Kind::Path,
             Self::AncestorExe => Kind::Paths,
-            Self::Args | Self::HostTags => Kind::Texts,
+            Self::Args | Self::HostTags | Self::ContainerLabels => Kind::Texts,
             Self::ExeKind => Kind::Word(&["file", "deleted", "memfd", "kernel", "unknown"]),
             Self::Direction => Kind::Word(&["outbound", "inbound", "local"]),
             Self::L7 => Kind::Word(&["tls", "quic", "http", "dns", "ssh", "ftp", "smtp", "ntp", "other", "unknown"]),
@@ -87,9 +87,11 @@ impl Field {
         match self {
             Self::ExeSha256 => Some("hashing of executables (`resolve.hash`)"),
             Self::ExePackage => Some("a package database (dpkg or rpm)"),
-            Self::DstAsn | Self::DstAsOrg => Some("an AS database (`names.asn_database`)"),
-            Self::DstCountry => Some("a country database (`names.country_database`)"),
-            Self::ContainerName | Self::ContainerImage => Some("the container runtime's state on this host"),
+            Self::DstAsn | Self::DstAsOrg => Some("an AS database (`names.databases`)"),
+            Self::DstCountry => Some("a country database (`names.databases`)"),
+            Self::ContainerName | Self::ContainerImage | Self::ContainerLabels => {
+                Some("the container runtime's state on this host")
+            }
             Self::Pod | Self::KubernetesNamespace => Some("a kubelet on this host"),
             Self::DstDomain | Self::DstDns | Self::DstRegisteredDomain | Self::DnsRegisteredDomain => {
                 Some("packets to look into (DNS, TLS, QUIC, HTTP)")

@@ -114,6 +114,7 @@ impl FlowSheet {
                     name_bytes: u16::try_from(name.len() + 2).unwrap_or(u16::MAX),
                     name: name.as_str().into(),
                     registered_domain,
+                    carried_for: None,
                 })
             }),
             counters: reader.counters()?,
@@ -322,6 +323,13 @@ impl Reader<'_> {
             image: shared("container.image"),
             pod: shared("pod"),
             namespace: shared("namespace"),
+            labels: self
+                .entries
+                .get("container.labels")
+                .into_iter()
+                .flatten()
+                .map(|label| label.as_str().into())
+                .collect(),
         });
         let pid = match self.number("pid")? {
             Some(pid) => pid,
@@ -441,6 +449,7 @@ const OWNER_KEYS: &[&str] = &[
     "container.name",
     "container.image",
     "container.runtime",
+    "container.labels",
     "pod",
     "namespace",
     "cgroup",

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Output};
 use crate::flow::{Duplicates, Passage};
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
-use crate::resolve::Service;
+use crate::resolve::{Described, Describer, Service};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
 use crate::runtime::source::Source;
@@ -28,12 +28,15 @@ pub struct Live {
     engine: Engine,
     source: Source,
     resolver: Option<Service>,
+    describer: Describer,
     clock: SystemClock,
     fragments: Fragments,
     /// Needed where several interfaces are captured.
     duplicates: Option<Duplicates>,
     undecoded: u64,
-    /// Owner look-ups that found no room.
+    /// Descriptions of owners that are still to come.
+    undescribed: u64,
+    /// Owner look-ups and descriptions that found no room.
     unasked: u64,
     losses_read: Instant,
 }
@@ -49,16 +52,24 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 
 impl Live {
     /// Wires the parts together.
-    pub fn new(engine: Engine, source: Source, resolver: Option<Service>, clock: SystemClock) -> Self {
+    pub fn new(
+        engine: Engine,
+        source: Source,
+        resolver: Option<Service>,
+        describer: Describer,
+        clock: SystemClock,
+    ) -> Self {
         let duplicates = source.sees_interfaces_together().then(Duplicates::default);
         Self {
             engine,
             source,
             resolver,
+            describer,
             clock,
             fragments: Fragments::default(),
             duplicates,
             undecoded: 0,
+            undescribed: 0,
             unasked: 0,
             losses_read: Instant::now(),
         }
@@ -90,6 +101,7 @@ impl Live {
             perform(Output::Notification(Notification::of_problem(self.clock.now(), problem)));
         }
         let answers = self.resolver.as_ref().map_or_else(never, |resolver| resolver.answers().clone());
+        let descriptions = self.describer.answers().clone();
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
             select_biased! {
                 recv(control) -> message => match message {
@@ -100,6 +112,9 @@ impl Live {
                 },
                 recv(answers) -> answer => if let Ok(answer) = answer {
                     self.engine.handle_attribution(&answer.key, &answer.attribution);
+                },
+                recv(descriptions) -> found => if let Ok(found) = found {
+                    self.handle_description(&found);
                 },
                 recv(frames) -> batch => match batch {
                     Ok(batch) => self.handle_batch(&batch),
@@ -122,6 +137,13 @@ impl Live {
         }
         self.take_rest(&frames, &counts);
         self.engine.handle_timeout(self.clock.now());
+        self.drain(&mut perform);
+        let until = Instant::now() + LAST_READING;
+        while self.undescribed > 0
+            && let Ok(found) = descriptions.recv_deadline(until)
+        {
+            self.handle_description(&found);
+        }
         self.engine.finish();
         self.drain(&mut perform);
     }
@@ -163,6 +185,11 @@ impl Live {
         self.engine.handle_losses(&batch.losses);
     }
 
+    fn handle_description(&mut self, found: &Described) {
+        self.undescribed = self.undescribed.saturating_sub(1);
+        self.engine.handle_description(&found.process, &found.described);
+    }
+
     /// What the source has taken in before the end belongs to the run.
     fn take_rest(&mut self, frames: &Receiver<Batch>, counts: &Receiver<CountBatch>) {
         self.source.finish();
@@ -182,6 +209,10 @@ impl Live {
         while let Some(output) = self.engine.poll_output() {
             match (output, &self.resolver) {
                 (Output::Lookup(lookup), Some(resolver)) => self.unasked += u64::from(!resolver.ask(lookup)),
+                (Output::Describe(process), _) => match self.describer.ask(process) {
+                    true => self.undescribed += 1,
+                    false => self.unasked += 1,
+                },
                 (other, _) => perform(other),
             }
         }

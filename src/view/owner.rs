@@ -21,6 +21,9 @@ pub struct OwnerView<'a> {
     /// SHA-256 of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<&'a str>,
+    /// Package that installed the executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<&'a str>,
     /// Arguments.
     pub cmdline: Vec<Cow<'a, str>>,
     /// Working directory.
@@ -30,9 +33,9 @@ pub struct OwnerView<'a> {
     pub uid: Option<u32>,
     /// User name.
     pub user: Option<&'a str>,
-    /// Name of the user who logged in.
+    /// Name of the user who logged in, or the number where there is no name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub login_user: Option<&'a str>,
+    pub login_user: Option<Cow<'a, str>>,
     /// Parents, the nearest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentView<'a>>,
@@ -74,11 +77,15 @@ impl<'a> OwnerView<'a> {
             exe: executable.map(|executable| printable(executable.path.as_bstr())),
             exe_kind: executable.map(|executable| executable.kind.name()),
             sha256: executable.and_then(|executable| executable.sha256.as_deref()),
+            package: executable.and_then(|executable| executable.package.as_deref()),
             cmdline: arguments(&process.command_line),
             cwd: process.working_directory.as_ref().map(|path| printable(path.as_bstr())),
             uid: user.and_then(|user| user.uid),
             user: user.and_then(|user| user.name.as_deref()),
-            login_user: process.login_user.as_ref().and_then(|user| user.name.as_deref()),
+            login_user: process.login_user.as_ref().and_then(|user| match (&user.name, user.uid) {
+                (Some(name), _) => Some(Cow::Borrowed(&**name)),
+                (None, uid) => uid.map(|uid| Cow::Owned(uid.to_string())),
+            }),
             parents: process.ancestors.iter().map(ParentView::of).collect(),
             cgroup: process.cgroup.as_deref(),
             unit: process.unit.as_deref(),

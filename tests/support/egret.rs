@@ -16,6 +16,8 @@ use crate::support::wait;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Pcap,
+    /// libpcap on every interface, the loopback among them.
+    PcapEverywhere,
     Kernel,
 }
 
@@ -25,7 +27,7 @@ impl Source {
     /// The word for it in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Pcap => "pcap",
+            Self::Pcap | Self::PcapEverywhere => "pcap",
             Self::Kernel => "ebpf",
         }
     }
@@ -34,6 +36,7 @@ impl Source {
     fn settings(self) -> &'static str {
         match self {
             Self::Pcap => "{source: pcap, interfaces: [eth0]}",
+            Self::PcapEverywhere => "{source: pcap}",
             Self::Kernel => "{source: ebpf}",
         }
     }
@@ -42,6 +45,7 @@ impl Source {
     pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Pcap => &["--source", "pcap", "--interface", "eth0"],
+            Self::PcapEverywhere => &["--source", "pcap"],
             Self::Kernel => &["--source", "ebpf"],
         }
     }

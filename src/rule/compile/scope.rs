@@ -74,7 +74,9 @@ fn is_small(test: &Test) -> bool {
 }
 
 fn exclude_each_other(a: &Test, b: &Test) -> Option<String> {
-    if a.field != b.field || matches!(a.field, Field::Args | Field::HostTags | Field::AncestorExe) {
+    if a.field != b.field
+        || matches!(a.field, Field::Args | Field::HostTags | Field::AncestorExe | Field::ContainerLabels)
+    {
         return None;
     }
     let apart = match (&a.pattern, &b.pattern) {
