@@ -84,6 +84,108 @@ fn busy_but_honest_look_ups_are_no_tunnel() {
     assert_eq!(tunnels_in(&tunnel), ["tunnel.example"]);
 }
 
+#[test]
+fn a_resolver_of_this_host_carries_questions_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = folder.path().join("stub.pcap");
+    let mut packets = Vec::new();
+    for number in 0..10u8 {
+        let (millis, name) = (u32::from(number) * 100, format!("n{number}.example.net"));
+        let (dig, stub) = (([127, 0, 0, 1], 40_000 + u16::from(number)), ([127, 0, 0, 53], 53));
+        packets.push(Datagram { millis, from: dig, to: stub, payload: question(number, &name) });
+        let (resolver, server) = (([10, 0, 0, 5], 50_000 + u16::from(number)), ([198, 51, 100, 53], 53));
+        packets.push(Datagram { millis: millis + 1, from: resolver, to: server, payload: question(99, &name) });
+        // The resolver asks something for itself, too.
+        let own = question(98, &format!("own{number}.example.org"));
+        packets.push(Datagram { millis: millis + 2, from: resolver, to: server, payload: own });
+    }
+    write_capture(&capture, &packets);
+    let owner = |local: String, remote: &str, exe: &str| {
+        format!(r#"{{"proto":"udp","local":"{local}","remote":"{remote}","pid":{},"exe":"{exe}"}}"#, exe.len())
+    };
+    let owners: Vec<String> = (0..10)
+        .flat_map(|number| {
+            [
+                owner(format!("127.0.0.1:{}", 40_000 + number), "127.0.0.53:53", "/usr/bin/dig"),
+                owner(format!("10.0.0.5:{}", 50_000 + number), "198.51.100.53:53", "/usr/sbin/resolved"),
+            ]
+        })
+        .collect();
+    let alerts = replay(&capture, CARRIED, Some(&owners.join("\n")));
+    let told: BTreeSet<(String, String, String, u64)> = alerts
+        .iter()
+        .map(|alert| {
+            let text = |pointer: &str| alert.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let count = alert["values"]["dns.queries"].as_u64().unwrap();
+            (text("/rule/id"), text("/group/exe"), text("/process/evidence"), count)
+        })
+        .collect();
+    let expected = [
+        // Once, though it goes by twice.
+        ("anywhere", "/usr/bin/dig", "declared", 10),
+        ("anywhere", "/usr/sbin/resolved", "declared", 10),
+        ("on-the-wire", "/usr/bin/dig", "carrier", 10),
+        ("on-the-wire", "/usr/sbin/resolved", "declared", 10),
+    ];
+    let expected = expected.map(|(rule, exe, evidence, count)| (rule.into(), exe.into(), evidence.into(), count));
+    assert_eq!(told, BTreeSet::from(expected));
+}
+
+const CARRIED: &str = r#"
+version: 1
+rules:
+  - {id: anywhere, match: {dst.port: 53}, group_by: [exe], window: 1m, when: {dns.queries: {gte: 10}}}
+  - id: on-the-wire
+    match: {dst.port: 53, not: {dst.scope: loopback}}
+    group_by: [exe]
+    window: 1m
+    when: {dns.queries: {gte: 10}}
+  - {id: too-many, match: {dst.port: 53}, group_by: [exe], window: 1m, when: {dns.queries: {gte: 11}}}
+"#;
+
+#[test]
+fn an_alert_names_the_list_and_the_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = folder.path().join("listed.pcap");
+    let stub = ([10, 0, 0, 5], 40_000);
+    let server = ([198, 51, 100, 53], 53);
+    let packets = [
+        Datagram { millis: 0, from: stub, to: server, payload: question(1, "up.drop.example.net") },
+        Datagram { millis: 10, from: server, to: stub, payload: answer(1, "up.drop.example.net", [203, 0, 113, 7]) },
+        Datagram { millis: 20, from: ([10, 0, 0, 5], 50_000), to: ([203, 0, 113, 7], 4000), payload: vec![1; 100] },
+    ];
+    write_capture(&capture, &packets);
+    let threats = folder.path().join("threats.txt");
+    std::fs::write(&threats, "# seen in May\n203.0.113.0/28\n192.0.2.1\n").unwrap();
+    let rules = LISTED.replace("THREATS", threats.to_str().unwrap());
+    let alerts = replay(&capture, &rules, None);
+    let matches: Vec<(&Value, &Value)> = alerts.iter().map(|alert| (&alert["rule"]["id"], &alert["matches"])).collect();
+    let by_network = serde_json::json!([{"field": "dst.ip", "list": "threats", "entry": "203.0.113.0/28"}]);
+    let by_name = serde_json::json!([{"field": "dst.domain", "list": "drops", "entry": "*.drop.example.net"}]);
+    assert_eq!(
+        matches,
+        [(&"by-name".into(), &by_name), (&"by-network".into(), &by_network), (&"not-by-a-list".into(), &Value::Null)]
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    let written = folder.path().join("rules.yaml");
+    std::fs::write(&written, rules).unwrap();
+    let told = command.args(["replay", "--rules"]).arg(&written).arg(&capture).assert().success();
+    let text = String::from_utf8(told.get_output().stdout.clone()).unwrap();
+    assert!(text.contains("listed    threats has 203.0.113.0/28 (dst.ip)"), "{text}");
+}
+
+const LISTED: &str = r#"
+version: 1
+lists:
+  threats: {type: cidr, file: "THREATS"}
+  friends: {type: cidr, items: [192.0.2.0/24]}
+  drops: {type: domain, items: ["*.drop.example.net"]}
+rules:
+  - {id: by-name, match: {dst.domain: $drops}, each: {}}
+  - {id: by-network, match: {dst.ip: [$threats, 192.0.2.0/24]}, each: {}}
+  - {id: not-by-a-list, match: {dst.port: 4000, not: {dst.ip: $friends}}, each: {}}
+"#;
+
 /// The registered domains for which the shipped rule fires.
 fn tunnels_in(capture: &Path) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
@@ -96,27 +198,79 @@ fn tunnels_in(capture: &Path) -> Vec<String> {
     fired.map(|alert| alert["data"]["group"]["dns.registered_domain"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A capture of raw IP packets, one question each, twenty a second.
+/// A capture of questions, twenty a second.
 fn write_questions(path: &Path, names: impl Iterator<Item = String>) {
+    let packets: Vec<Datagram> = (0u32..)
+        .zip(names)
+        .map(|(number, name)| Datagram {
+            millis: number * 50,
+            from: ([10, 0, 0, 5], 40_000),
+            to: ([198, 51, 100, 53], 53),
+            payload: question(number as u8, &name),
+        })
+        .collect();
+    write_capture(path, &packets);
+}
+
+/// One packet over UDP.
+struct Datagram {
+    millis: u32,
+    from: ([u8; 4], u16),
+    to: ([u8; 4], u16),
+    payload: Vec<u8>,
+}
+
+/// A capture of raw IP packets.
+fn write_capture(path: &Path, packets: &[Datagram]) {
     let mut file = Vec::from(0xa1b2_c3d4u32.to_le_bytes());
     file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 101, 0, 0, 0]);
-    for (number, name) in (0u32..).zip(names) {
-        let mut question = vec![number as u8, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in name.split('.') {
-            question.push(u8::try_from(label.len()).unwrap());
-            question.extend(label.as_bytes());
-        }
-        question.extend([0, 0, 1, 0, 1]);
+    for Datagram { millis, from, to, payload } in packets {
         let mut packet = Vec::new();
-        let builder = etherparse::PacketBuilder::ipv4([10, 0, 0, 5], [198, 51, 100, 53], 64).udp(40_000, 53);
-        builder.write(&mut packet, &question).unwrap();
+        let builder = etherparse::PacketBuilder::ipv4(from.0, to.0, 64).udp(from.1, to.1);
+        builder.write(&mut packet, payload).unwrap();
         let length = u32::try_from(packet.len()).unwrap();
-        for field in [1_700_000_000 + number / 20, number % 20 * 50_000, length, length] {
+        for field in [1_700_000_000 + millis / 1000, millis % 1000 * 1000, length, length] {
             file.extend(field.to_le_bytes());
         }
         file.extend(packet);
     }
     std::fs::write(path, file).unwrap();
+}
+
+fn question(id: u8, name: &str) -> Vec<u8> {
+    let mut question = vec![id, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len()).unwrap());
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    question
+}
+
+fn answer(id: u8, name: &str, address: [u8; 4]) -> Vec<u8> {
+    let mut answer = question(id, name);
+    (answer[2], answer[7]) = (0x81, 1);
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    answer.extend(address);
+    answer
+}
+
+/// What `egret replay` tells for a capture with these rules: each alert's `data`.
+fn replay(capture: &Path, rules: &str, owners: Option<&str>) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    command.args(["replay", "--output", "json", "--rules"]).arg(written("rules.yaml", rules));
+    if let Some(owners) = owners {
+        command.arg("--owners").arg(written("owners.jsonl", owners));
+    }
+    let replay = command.arg(capture).assert().success();
+    let lines = String::from_utf8(replay.get_output().stdout.clone()).unwrap();
+    let alerts = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    alerts.filter(|alert| alert["type"] == "alert.firing").map(|mut alert| alert["data"].take()).collect()
 }
 
 fn is_to_the_server(flow: &Value) -> bool {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::alert::{
     Alert, AlertState, Condition, Destination, Evidence, ExecutableFacts, Lifecycle, Network, Parent, ProcessFacts,
-    Reason, RuleFacts, Seen, Source, Window, sentence,
+    Reason, RuleFacts, Seen, Source, UserFacts, Window, sentence,
 };
-use crate::attribution::{Attribution, Process, UnknownReason, User};
+use crate::attribution::{Attribution, Process, UnknownReason};
 use crate::flow::{Counters, FlowState, Scope};
-use crate::rule::{Detail, Field, Host, Measured, Observation, Quantity, Rule, Value};
+use crate::rule::{Detail, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Value};
 use crate::time::Timestamp;
 
 /// What is known of an alert when it is said.
@@ -94,6 +94,7 @@ pub fn compose(facts: Facts<'_>) -> Alert {
         source: heaviest.as_ref().map(|seen| Source { ip: seen.key.local.address, port: seen.key.local.port }),
         destination: heaviest.as_ref().map(destination),
         network: heaviest.as_ref().map(network),
+        matches: facts.evidence.map(|evidence| list_matches(evidence, rule, owner, host)).unwrap_or_default(),
         top: facts.evidence.map(|evidence| top(evidence, rule)).unwrap_or_default(),
         details: details(rule, heaviest.as_ref(), owner, host),
         processes: processes
@@ -135,6 +136,7 @@ fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
             exe: executable.map_or(Value::Missing, |executable| Value::Text(executable.path.clone())),
             kind: executable.map_or("unknown", |executable| executable.kind.name()),
             hash: executable.and_then(|executable| executable.sha256.clone()),
+            package: executable.and_then(|executable| executable.package.clone()),
         },
         cmdline: match process.command_line.is_empty() {
             true => Value::Missing,
@@ -159,8 +161,30 @@ fn parent(process: &Process) -> Option<Parent> {
     })
 }
 
-fn user(process: &Process) -> Option<User> {
-    process.user.clone()
+fn user(process: &Process) -> Option<UserFacts> {
+    let (user, login) = (process.user.as_ref(), process.login_user.as_ref());
+    if user.is_none() && login.is_none() {
+        return None;
+    }
+    let login_name = login.and_then(|login| match (&login.name, login.uid) {
+        (Some(name), _) => Some(Arc::clone(name)),
+        (None, uid) => uid.map(|uid| uid.to_string().into()),
+    });
+    Some(UserFacts { uid: user.and_then(|user| user.uid), name: user.and_then(|user| user.name.clone()), login_name })
+}
+
+/// The entries of lists that the heaviest destinations are in.
+fn list_matches(evidence: &Evidence, rule: &Rule, owner: Option<&Attribution>, host: &Host) -> Vec<ListMatch> {
+    let unknown = Attribution::Unknown(UnknownReason::NoSource);
+    let mut found = Vec::new();
+    for seen in evidence.destinations() {
+        for entry in rule.condition.list_matches(&observation(&seen, owner.unwrap_or(&unknown), host)) {
+            if !found.contains(&entry) && found.len() < MAX_TOP {
+                found.push(entry);
+            }
+        }
+    }
+    found
 }
 
 fn destination(seen: &Seen) -> Destination {
@@ -172,6 +196,8 @@ fn destination(seen: &Seen) -> Destination {
         domain: name.and_then(|name| name.domain.clone()),
         domain_source: name.and_then(|name| name.source).map(|source| source.name()),
         domain_trust: name.map(|name| name.trust.name()),
+        sni: name.and_then(|name| name.sni.clone()),
+        dns: name.and_then(|name| name.dns.clone()),
         registered_domain: name.and_then(|name| name.registered_domain.clone()),
         scope: Scope::of(seen.key.remote.address).name(),
         asn: place.and_then(|place| place.asn),
@@ -218,8 +244,16 @@ pub(super) fn value(field: Field, heaviest: Option<&Seen>, owner: Option<&Attrib
     let unknown = Attribution::Unknown(UnknownReason::NoSource);
     let attribution = owner.unwrap_or(&unknown);
     let Some(seen) = heaviest else { return field.fact_of_owner(attribution, host).to_value() };
-    let totals = Counters::default();
-    let observation = Observation {
+    match field {
+        // The flow stands for others: its own progress says nothing.
+        Field::FlowBytesOut | Field::FlowBytesIn | Field::FlowAge | Field::FlowState => Value::Missing,
+        field => field.fact(&observation(seen, attribution, host)).to_value(),
+    }
+}
+
+/// What rules see of a flow that stands for its destination.
+fn observation<'a>(seen: &'a Seen, attribution: &'a Attribution, host: &'a Host) -> Observation<'a> {
+    Observation {
         key: &seen.key,
         direction: seen.direction,
         attribution,
@@ -227,16 +261,11 @@ pub(super) fn value(field: Field, heaviest: Option<&Seen>, owner: Option<&Attrib
         place: seen.place.as_deref(),
         application: seen.application,
         interface: seen.interface.as_deref(),
-        totals: &totals,
+        totals: &Counters::NONE,
         state: FlowState::default(),
         first: Timestamp::EPOCH,
         now: Timestamp::EPOCH,
         dns: None,
         host,
-    };
-    match field {
-        // The flow stands for others: its own progress says nothing.
-        Field::FlowBytesOut | Field::FlowBytesIn | Field::FlowAge | Field::FlowState => Value::Missing,
-        field => field.fact(&observation).to_value(),
     }
 }

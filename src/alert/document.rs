@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::attribution::{Container, User};
+use crate::attribution::Container;
 use crate::packet::Address;
-use crate::rule::{Host, Metadata, Quantity, Severity, Value};
+use crate::rule::{Host, ListMatch, Metadata, Quantity, Severity, Value};
 use crate::time::Timestamp;
 
 /// One thing to tell a receiver.
@@ -134,7 +134,7 @@ pub struct Alert {
     /// Its parent.
     pub parent: Option<Parent>,
     /// Its user.
-    pub user: Option<User>,
+    pub user: Option<UserFacts>,
     /// Its container.
     pub container: Option<Container>,
     /// This host's end of the flow that sent most.
@@ -143,6 +143,9 @@ pub struct Alert {
     pub destination: Option<Destination>,
     /// What was spoken.
     pub network: Option<Network>,
+    /// The entries of lists that the destinations are in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<ListMatch>,
     /// The largest values of some fields, with their bytes out.
     pub top: BTreeMap<&'static str, Vec<(Value, u64)>>,
     /// What the rule asks to be shown beside the usual.
@@ -275,6 +278,21 @@ pub struct ExecutableFacts {
     /// Its SHA-256 in hexadecimal.
     #[serde(rename = "sha256", skip_serializing_if = "Option::is_none")]
     pub hash: Option<Arc<str>>,
+    /// The package that installed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<Arc<str>>,
+}
+
+/// Whom a process works for, in an alert.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct UserFacts {
+    /// The number.
+    pub uid: Option<u32>,
+    /// The name.
+    pub name: Option<Arc<str>>,
+    /// Who logged in, whoever the process runs as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_name: Option<Arc<str>>,
 }
 
 /// A parent process in an alert.
@@ -310,6 +328,12 @@ pub struct Destination {
     pub domain_source: Option<&'static str>,
     /// Whether the names agree.
     pub domain_trust: Option<&'static str>,
+    /// The name in the TLS or QUIC handshake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<Arc<str>>,
+    /// The name whose DNS answer held the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Arc<str>>,
     /// The registered domain.
     pub registered_domain: Option<Arc<str>>,
     /// What kind of place it is.

@@ -126,7 +126,8 @@ impl Evidence {
         top
     }
 
-    fn destinations(&self) -> Vec<Seen> {
+    /// The flows that stand for the destinations, the heaviest first.
+    pub fn destinations(&self) -> Vec<Seen> {
         let mut all = self.current.destinations.clone();
         for old in &self.previous.destinations {
             match all.iter_mut().find(|seen| end_of(&seen.key) == end_of(&old.key)) {
@@ -151,9 +152,9 @@ impl Turn {
             Some(known) => {
                 known.bytes_out += bytes_out;
                 known.weight += weight;
-                if known.name.is_none() {
-                    known.name = sighting.name.cloned();
-                }
+                // What is learnt later, such as a name that the handshake confirms, is worth more.
+                known.name = sighting.name.cloned().or_else(|| known.name.take());
+                known.application = seen.application;
             }
             None => {
                 let inherited = make_room(&mut self.destinations, |seen| seen.weight);
@@ -173,7 +174,10 @@ impl Turn {
             return;
         }
         match self.processes.iter_mut().find(|(known, _)| same_owner(known, seen.attribution)) {
-            Some((_, sum)) => *sum += bytes_out,
+            Some((known, sum)) => {
+                *sum += bytes_out;
+                known.clone_from(seen.attribution);
+            }
             None => {
                 let inherited = make_room(&mut self.processes, |(_, sum)| *sum);
                 self.processes.push((seen.attribution.clone(), bytes_out + inherited));
@@ -197,7 +201,11 @@ fn end_of(key: &FlowKey) -> (Address, u16) {
 
 fn same_owner(one: &Attribution, other: &Attribution) -> bool {
     match (one.process(), other.process()) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (Some(one), Some(other)) => {
+            // More may be known of the same execution than a moment ago.
+            let same = one.key == other.key && one.executable_path() == other.executable_path();
+            Arc::ptr_eq(one, other) || (same && one.command_line == other.command_line)
+        }
         (None, None) => true,
         _ => false,
     }

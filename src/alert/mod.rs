@@ -20,7 +20,7 @@ pub use compose::{Facts, compose};
 pub use delivery::Delivery;
 pub use document::{
     Alert, AlertState, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent, Problem,
-    ProcessFacts, Reason, RuleFacts, Source, Window,
+    ProcessFacts, Reason, RuleFacts, Source, UserFacts, Window,
 };
 pub use evidence::{Evidence, Seen, Sighting};
 pub use group::{Due, Groups, Labels, Waits};

@@ -20,6 +20,16 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Nothing was counted.
+    pub const NONE: Self = Self {
+        bytes_out: Bytes(0),
+        bytes_in: Bytes(0),
+        payload_out: Bytes(0),
+        payload_in: Bytes(0),
+        packets_out: Packets(0),
+        packets_in: Packets(0),
+    };
+
     /// Adds what `other` counted.
     #[inline]
     pub fn add(&mut self, other: &Self) {

@@ -32,6 +32,19 @@ pub struct Test {
     pub quantifier: Quantifier,
     /// What its value must be.
     pub pattern: Pattern,
+    /// The list that the pattern is, where a rule names one.
+    pub list: Option<Arc<str>>,
+}
+
+/// An entry of a list that a flow's end is in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct ListMatch {
+    /// The field that was looked up.
+    pub field: &'static str,
+    /// The list, as the rules name it.
+    pub list: Arc<str>,
+    /// The entry, such as the network that holds the address.
+    pub entry: String,
 }
 
 /// How many elements of a list must satisfy a test.
@@ -52,7 +65,7 @@ impl Condition {
 
     /// A test of one field.
     pub fn test(field: Field, pattern: Pattern) -> Self {
-        Self::Test(Arc::new(Test { field, quantifier: Quantifier::Any, pattern }))
+        Self::Test(Arc::new(Test { field, quantifier: Quantifier::Any, pattern, list: None }))
     }
 
     /// Whether it holds for what is seen.
@@ -63,6 +76,17 @@ impl Condition {
             Self::Not(part) => !part.matches(seen),
             Self::Test(test) => test.holds(&test.field.fact(seen)),
             Self::Shared(part) => part.matches(seen),
+        }
+    }
+
+    /// The entries of lists by which this holds: addresses, names and networks of the flow's ends.
+    /// What a rule excludes is no such entry.
+    pub fn list_matches(&self, seen: &Observation<'_>) -> Vec<ListMatch> {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(|part| part.list_matches(seen)).collect(),
+            Self::Not(_) => Vec::new(),
+            Self::Shared(part) => part.list_matches(seen),
+            Self::Test(test) => test.list_match(seen).into_iter().collect(),
         }
     }
 
@@ -184,6 +208,19 @@ impl Test {
             Fact::Ip(address) => self.pattern.matches_address(*address),
             Fact::User(user) => self.pattern.matches_user(user),
         }
+    }
+
+    fn list_match(&self, seen: &Observation<'_>) -> Option<ListMatch> {
+        let list = self.list.as_ref()?;
+        let entry = match (&self.pattern, self.field.fact(seen)) {
+            (Pattern::Address(networks), Fact::Ip(address)) => networks.find(address)?.to_string(),
+            (Pattern::Domain(domains), Fact::Text(name)) => domains.find(std::str::from_utf8(&name).ok()?)?,
+            (Pattern::Number(systems), Fact::Number(number)) if self.field == Field::DstAsn => {
+                systems.contains(number).then(|| format!("AS{number}"))?
+            }
+            _ => return None,
+        };
+        Some(ListMatch { field: self.field.name(), list: Arc::clone(list), entry })
     }
 
     fn quantify<'a>(&self, mut elements: impl Iterator<Item = &'a [u8]>) -> bool {

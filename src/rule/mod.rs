@@ -35,7 +35,7 @@ mod summary;
 
 pub use crate::flow::FlowState;
 pub use crate::names::DnsQuery;
-pub use condition::{Condition, Quantifier, Test};
+pub use condition::{Condition, ListMatch, Quantifier, Test};
 pub use definition::{
     AlertCap, Baseline, Budget, Clause, Confidence, Detail, Escalation, Exception, ExceptionBudget, FirstSeen, Life,
     Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use egret::alert::{
     Alert, AlertState, Destination, DocumentKind, ExecutableFacts, Network, Notification, ProcessFacts, RuleFacts,
-    Source,
+    Source, UserFacts,
 };
-use egret::attribution::User;
 use egret::packet::Address;
 use egret::rule::{Host, Metadata, Quantity, Severity, Value};
 use egret::time::Timestamp;
@@ -42,11 +41,11 @@ pub fn alert(kind: DocumentKind, key: &str, command_line: &[u8]) -> Notification
         values: BTreeMap::from([("bytes_out".into(), Quantity::Count(734_003_200))]),
         process: Some(ProcessFacts {
             pid: 4121,
-            executable: ExecutableFacts { exe: text(b"/usr/bin/rclone"), kind: "file", hash: None },
+            executable: ExecutableFacts { exe: text(b"/usr/bin/rclone"), kind: "file", hash: None, package: None },
             cmdline: text(command_line),
             ..ProcessFacts::default()
         }),
-        user: Some(User { uid: Some(1000), name: Some("alice".into()) }),
+        user: Some(UserFacts { uid: Some(1000), name: Some("alice".into()), login_name: None }),
         source: Some(Source { ip: Address::from_v4([10, 0, 3, 9]), port: 51544 }),
         destination: Some(Destination {
             ip: Address::from_v4([203, 0, 113, 7]),

@@ -97,6 +97,7 @@ fn set_alert(fields: &mut Fields, kind: DocumentKind, alert: &Alert) {
     fields.set("egress.window", alert.window.map(|window| json!(window)));
     fields.set("egress.values", json!(alert.values));
     fields.set("egress.conditions", json!(alert.conditions));
+    fields.set("egress.matches", (!alert.matches.is_empty()).then(|| json!(alert.matches)));
     fields.set("egress.top", json!(alert.top));
     fields.set("egress.excluded", json!(alert.excluded));
     fields.set("egress.processes", (!alert.processes.is_empty()).then(|| json!(alert.processes)));
@@ -127,6 +128,7 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
         fields.set("process.start", process.started_at);
         fields.set("process.working_directory", process.cwd.as_ref().and_then(known));
         fields.set("process.hash.sha256", process.executable.hash.as_deref());
+        fields.set("package.name", process.executable.package.as_deref());
         fields.set("service.name", process.unit.as_deref());
         fields.set("related.hash", process.executable.hash.as_deref().map(|hash| json!([hash])));
         fields.set("egress.process.exe_kind", process.executable.kind);
@@ -144,6 +146,7 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
             fields.set(&format!("{prefix}.name"), user.name.as_deref());
             fields.set(&format!("{prefix}.id"), id.clone());
         }
+        fields.set("egress.login_user", user.login_name.as_deref());
         fields.set("related.user", user.name.as_deref().map(|name| json!([name])));
     }
     if let Some(container) = &alert.container {
@@ -153,6 +156,7 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
         fields.set("container.runtime", container.runtime.as_deref());
         fields.set("egress.k8s.pod", container.pod.as_deref());
         fields.set("egress.k8s.namespace", container.namespace.as_deref());
+        fields.set("egress.container.labels", (!container.labels.is_empty()).then(|| json!(container.labels)));
     }
 }
 

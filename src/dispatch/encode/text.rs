@@ -76,9 +76,19 @@ pub fn facts(alert: &Alert, kind: DocumentKind) -> Vec<(&'static str, String)> {
     if let Some(container) = &alert.container {
         let name = container.name.as_deref().unwrap_or(&container.id);
         let image = container.image.as_deref().map(|image| format!(" ({})", one_line(image))).unwrap_or_default();
-        facts.push(("inside", format!("{}{image}", one_line(name))));
+        let pod = container.pod.as_deref().map(|pod| match container.namespace.as_deref() {
+            Some(namespace) => format!(", pod {}/{}", one_line(namespace), one_line(pod)),
+            None => format!(", pod {}", one_line(pod)),
+        });
+        facts.push(("inside", format!("{}{image}{}", one_line(name), pod.unwrap_or_default())));
     }
     facts.push(("to", destination(alert)));
+    for found in &alert.matches {
+        facts.push((
+            "listed",
+            format!("{} has {} ({})", one_line(found.list.as_bytes()), one_line(&found.entry), found.field),
+        ));
+    }
     facts.push(("because", because(&alert.conditions)));
     facts.push(("values", values(alert)));
     for (field, values) in &alert.top {
@@ -257,6 +267,14 @@ fn destination(alert: &Alert) -> String {
         let _infallible = write!(text, " {}", one_line(domain.as_bytes()));
         if let Some(source) = end.domain_source {
             let _infallible = write!(text, " by {source}");
+            match (end.domain_trust, &end.sni) {
+                (Some("agreed"), _) => text.push_str(" and dns"),
+                (Some("unconfirmed"), Some(sni)) if sni != domain => {
+                    let _infallible = write!(text, ", though it was called {}", one_line(sni.as_bytes()));
+                }
+                (Some("unconfirmed"), _) => text.push_str(", unconfirmed"),
+                _ => {}
+            }
         }
     }
     let mut about: Vec<String> = Vec::new();

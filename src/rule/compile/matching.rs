@@ -410,7 +410,9 @@ impl Compiler<'_> {
                 Yaml::Scalar { text, .. } if text.starts_with('$') && !matches!(asked, Asked::Regex { .. }) => {
                     simple = false;
                     let name = text.trim_start_matches('$').to_owned();
-                    patterns.extend(self.use_list(&name, element.span, kind, field.name()).unwrap_or_default());
+                    let of_list = self.use_list(&name, element.span, kind, field.name()).unwrap_or_default();
+                    let list: Arc<str> = name.into();
+                    patterns.extend(of_list.into_iter().map(|pattern| (pattern, Some(Arc::clone(&list)))));
                 }
                 Yaml::Scalar { text, .. } if kind == Kind::Protocol && text.eq_ignore_ascii_case("other") => {
                     simple = false;
@@ -423,7 +425,7 @@ impl Compiler<'_> {
             }
         }
         if let Some(known) = self.patterns.get(&recipe).filter(|_| simple) {
-            return Some(Condition::Test(Arc::new(Test { field, quantifier, pattern: known.clone() })));
+            return Some(Condition::Test(Arc::new(Test { field, quantifier, pattern: known.clone(), list: None })));
         }
         for element in elements {
             let skip = element.text().is_some_and(|text| {
@@ -441,13 +443,13 @@ impl Compiler<'_> {
         {
             self.patterns.insert(recipe, only.clone());
         }
-        patterns.extend(inline);
+        patterns.extend(inline.into_iter().map(|pattern| (pattern, None)));
         if self.errors() > before {
             return None;
         }
         let mut parts: Vec<Condition> = patterns
             .into_iter()
-            .map(|pattern| Condition::Test(Arc::new(Test { field, quantifier, pattern })))
+            .map(|(pattern, list)| Condition::Test(Arc::new(Test { field, quantifier, pattern, list })))
             .collect();
         if !negative.is_empty() {
             let named = ["tcp", "udp", "icmp", "icmpv6", "sctp"].map(|name| Box::from(name.as_bytes()));
