@@ -27,7 +27,8 @@ fn operators_ask_and_tell_over_the_socket() {
         state.display()
     );
     let dispatcher = start(state, &outputs);
-    let socket = ControlSocket::start(state, dispatcher.control()).unwrap();
+    let socket =
+        ControlSocket::start(state, dispatcher.control(), egret::runtime::watching::Shared::default()).unwrap();
     let mode = std::fs::metadata(state.join("control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 

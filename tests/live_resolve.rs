@@ -436,6 +436,7 @@ impl fmt::Debug for Flow {
             }
             Attribution::Unknown(reason) => write!(f, "{} bytes, unknown: {}", self.bytes_out, reason.name()),
             Attribution::Pending { .. } => write!(f, "{} bytes, pending", self.bytes_out),
+            Attribution::Suspected(_) => write!(f, "{} bytes, of suspects", self.bytes_out),
         }
     }
 }

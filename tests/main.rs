@@ -20,6 +20,8 @@ mod live_names;
 mod live_receivers;
 mod live_resolve;
 mod live_run;
+#[cfg(feature = "ebpf")]
+mod live_tap;
 mod look_ups;
 mod mistakes;
 mod name_readers;

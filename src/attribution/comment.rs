@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 
-use crate::attribution::{Ancestor, Container, Executable, ExecutableKind, Process, ProcessKey, User};
+use crate::attribution::{Ancestor, Container, Executable, Process, ProcessKey, User};
 use crate::escape::one_line;
 
 /// The process that a packet's comments name, if they name one.
@@ -202,7 +202,7 @@ fn rustnet(fields: &[u8]) -> Option<Process> {
 }
 
 fn executable(path: &[u8]) -> Executable {
-    Executable { path: path.into(), kind: ExecutableKind::Unknown, sha256: None, package: None }
+    Executable { path: path.into(), ..Executable::default() }
 }
 
 /// The arguments are joined by blanks; where they had blanks of their own is not told.

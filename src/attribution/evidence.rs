@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bstr::BString;
+
 use crate::attribution::{Process, ProcessKey};
 use crate::time::Timestamp;
 
@@ -22,6 +24,19 @@ pub enum Attribution {
     },
     /// It could not be told.
     Unknown(UnknownReason),
+    /// It was on the wire and no socket sent it; these could have.
+    Suspected(Arc<Suspects>),
+}
+
+/// Who could have made what no socket sent: the holders of packet sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspects {
+    /// Why no owner is known.
+    pub reason: UnknownReason,
+    /// The processes.
+    pub processes: Vec<Arc<Process>>,
+    /// The paths of their executables, each once.
+    executables: Vec<BString>,
 }
 
 /// How an owner is known, the strongest first.
@@ -83,7 +98,24 @@ impl Attribution {
     pub fn process(&self) -> Option<&Arc<Process>> {
         match self {
             Self::Known { process, .. } => Some(process),
-            Self::Pending { .. } | Self::Unknown(_) => None,
+            Self::Pending { .. } | Self::Unknown(_) | Self::Suspected(_) => None,
+        }
+    }
+
+    /// Why the owner is not known, where it is not.
+    pub fn unknown_reason(&self) -> Option<UnknownReason> {
+        match self {
+            Self::Known { .. } | Self::Pending { .. } => None,
+            Self::Unknown(reason) => Some(*reason),
+            Self::Suspected(suspects) => Some(suspects.reason),
+        }
+    }
+
+    /// Who could have sent what no socket did.
+    pub fn suspects(&self) -> Option<&Arc<Suspects>> {
+        match self {
+            Self::Suspected(suspects) => Some(suspects),
+            Self::Known { .. } | Self::Pending { .. } | Self::Unknown(_) => None,
         }
     }
 
@@ -91,7 +123,7 @@ impl Attribution {
     pub fn evidence(&self) -> Option<&Evidence> {
         match self {
             Self::Known { evidence, .. } => Some(evidence),
-            Self::Pending { .. } | Self::Unknown(_) => None,
+            Self::Pending { .. } | Self::Unknown(_) | Self::Suspected(_) => None,
         }
     }
 
@@ -99,13 +131,30 @@ impl Attribution {
     pub fn certainty(&self) -> Certainty {
         match self {
             Self::Known { evidence, .. } => evidence.certainty(),
-            Self::Pending { .. } | Self::Unknown(_) => Certainty::Unknown,
+            Self::Pending { .. } | Self::Unknown(_) | Self::Suspected(_) => Certainty::Unknown,
         }
     }
 
     /// Whether a look-up is under way.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending { .. })
+    }
+}
+
+impl Suspects {
+    /// These processes, in the order of their keys.
+    pub fn new(reason: UnknownReason, mut processes: Vec<Arc<Process>>) -> Self {
+        processes.sort_by_key(|process| process.key);
+        let mut executables: Vec<BString> =
+            processes.iter().filter_map(|process| process.executable_path()).map(BString::from).collect();
+        executables.sort_unstable();
+        executables.dedup();
+        Self { reason, processes, executables }
+    }
+
+    /// The paths of their executables, each once.
+    pub fn executables(&self) -> &[BString] {
+        &self.executables
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Executable {
     pub path: BString,
     /// What kind of file.
     pub kind: ExecutableKind,
+    /// The number of its inode, where the source tells.
+    pub inode: Option<u64>,
     /// The SHA-256 of its content in hexadecimal, where it was asked for.
     pub sha256: Option<Arc<str>>,
     /// The package that installed it, where one did.

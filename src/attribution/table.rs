@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::attribution::{Attribution, Evidence, Process, UnknownReason};
+use crate::attribution::{Attribution, Evidence, Process, Suspects, UnknownReason};
 use crate::flow::OwnerSlot;
 use crate::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct OwnerTable<X> {
     slots: Vec<Slot<X>>,
     free: Vec<u32>,
     index: HashTable<u32>,
+    /// The slots of suspects, of which there are few.
+    suspected: Vec<u32>,
     hasher: foldhash::fast::RandomState,
     /// Owners that no flow has taken yet.
     fresh: Vec<OwnerSlot>,
@@ -64,6 +66,7 @@ impl<X> OwnerTable<X> {
             slots: always.map(Slot::new).collect(),
             free: Vec::new(),
             index: HashTable::new(),
+            suspected: Vec::new(),
             hasher: foldhash::fast::RandomState::default(),
             fresh: Vec::new(),
         }
@@ -74,6 +77,7 @@ impl<X> OwnerTable<X> {
         let (process, evidence) = match attribution {
             Attribution::Pending { .. } => return PENDING,
             Attribution::Unknown(reason) => return Self::slot_of_unknown(*reason),
+            Attribution::Suspected(suspects) => return self.slot_of_suspects(suspects),
             Attribution::Known { process, evidence } => (process, evidence),
         };
         let hash = hash_of(&self.hasher, process);
@@ -82,8 +86,33 @@ impl<X> OwnerTable<X> {
         if let Some(&slot) = self.index.find(hash, same) {
             return OwnerSlot(slot);
         }
-        let entry = Slot::new(attribution.clone());
-        let slot = match self.free.pop() {
+        let slot = self.enter(attribution.clone());
+        let Self { index, slots, hasher, .. } = self;
+        index.insert_unique(hash, slot, |&other| match &slots[other as usize].attribution {
+            Attribution::Known { process, .. } => hash_of(hasher, process),
+            _ => 0, // Only processes are in the index.
+        });
+        self.fresh.push(OwnerSlot(slot));
+        OwnerSlot(slot)
+    }
+
+    fn slot_of_suspects(&mut self, suspects: &Arc<Suspects>) -> OwnerSlot {
+        let known = self.suspected.iter().copied().find(|slot| {
+            let slot = self.slots.get(*slot as usize);
+            slot.and_then(|slot| slot.attribution.suspects()).is_some_and(|known| known == suspects)
+        });
+        let slot = known.unwrap_or_else(|| {
+            let slot = self.enter(Attribution::Suspected(Arc::clone(suspects)));
+            self.suspected.push(slot);
+            self.fresh.push(OwnerSlot(slot));
+            slot
+        });
+        OwnerSlot(slot)
+    }
+
+    fn enter(&mut self, attribution: Attribution) -> u32 {
+        let entry = Slot::new(attribution);
+        match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
                 slot
@@ -92,14 +121,7 @@ impl<X> OwnerTable<X> {
                 self.slots.push(entry);
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
-        };
-        let Self { index, slots, hasher, .. } = self;
-        index.insert_unique(hash, slot, |&other| match &slots[other as usize].attribution {
-            Attribution::Known { process, .. } => hash_of(hasher, process),
-            Attribution::Pending { .. } | Attribution::Unknown(_) => 0,
-        });
-        self.fresh.push(OwnerSlot(slot));
-        OwnerSlot(slot)
+        }
     }
 
     /// The number of flows whose owner is not known for this reason.
@@ -220,6 +242,12 @@ impl<X> OwnerTable<X> {
 
     fn remove(&mut self, slot: OwnerSlot) {
         let Some(entry) = self.slots.get_mut(slot.0 as usize) else { return };
+        if matches!(entry.attribution, Attribution::Suspected(_)) {
+            self.suspected.retain(|other| *other != slot.0);
+            *entry = Slot::new(Attribution::Unknown(UnknownReason::Gone));
+            self.free.push(slot.0);
+            return;
+        }
         let Attribution::Known { process, .. } = &entry.attribution else { return };
         let hash = hash_of(&self.hasher, process);
         if let Ok(found) = self.index.find_entry(hash, |&other| other == slot.0) {
@@ -247,7 +275,7 @@ fn is(attribution: &Attribution, process: &Arc<Process>, evidence: &Evidence) ->
         Attribution::Known { process: known, evidence: how } => {
             how == evidence && (Arc::ptr_eq(known, process) || known == process)
         }
-        Attribution::Pending { .. } | Attribution::Unknown(_) => false,
+        Attribution::Pending { .. } | Attribution::Unknown(_) | Attribution::Suspected(_) => false,
     }
 }
 
@@ -293,6 +321,23 @@ mod tests {
         owners.release(slot);
         owners.describe(&asked, &described);
         assert!(owners.is_empty() && !owners.is_described(slot));
+    }
+
+    #[test]
+    fn suspects_have_a_number_of_their_own() {
+        let mut owners: OwnerTable<()> = OwnerTable::new();
+        let Attribution::Known { process, .. } = known(10) else { unreachable!() };
+        let suspected = |processes: Vec<Arc<Process>>| {
+            Attribution::Suspected(Arc::new(Suspects::new(UnknownReason::NoSocket, processes)))
+        };
+        let slot = owners.slot(&suspected(vec![Arc::clone(&process)]));
+        owners.retain(slot);
+        assert_eq!(owners.slot(&suspected(vec![process])), slot);
+        assert_ne!(owners.slot(&suspected(Vec::new())), slot);
+        owners.sweep();
+        assert_eq!(owners.len(), ALWAYS + 1);
+        owners.release(slot);
+        assert!(owners.is_empty());
     }
 
     #[test]

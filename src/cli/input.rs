@@ -24,6 +24,7 @@ use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::live::Live;
 use crate::runtime::load;
 use crate::runtime::source::Source;
+use crate::runtime::tap::Tap;
 
 /// Findings that are shown in full.
 const MAX_SHOWN: usize = 50;
@@ -200,5 +201,13 @@ pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> any
         false => None,
     };
     let describer = Describer::start(Path::new("/")).context("cannot look up packages and containers")?;
-    Ok(Live::new(engine, source, resolver, describer, clock))
+    let tap = (settings.tap && !source.needs_lookups()).then(|| {
+        let local = engine.settings().local.clone();
+        Tap::new(local.clone(), local.hosts().collect())
+    });
+    let live = Live::new(engine, source, resolver, describer, clock).with_least_coverage(settings.least_coverage);
+    Ok(match tap {
+        Some(tap) => live.with_tap(tap),
+        None => live,
+    })
 }

@@ -18,7 +18,7 @@ use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::load;
 use crate::runtime::socket::ControlSocket;
 use crate::runtime::watch::Watch;
-use crate::runtime::{control, privilege};
+use crate::runtime::{control, privilege, watching};
 use crate::store::{Store, StoreLimits};
 use crate::time::Timestamp;
 
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
-    let _socket = socket(&settings, &dispatcher);
+    let _socket = socket(&settings, &dispatcher, live.watching());
     let _watch = watch(&settings, sender);
     terminal::note(&format!(
         "watching {} with {}, {} rules, alerts to {}",
@@ -86,8 +86,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Where operators ask. Without it everything works but `egret status` and the like.
-fn socket(settings: &Settings, dispatcher: &Dispatcher) -> Option<ControlSocket> {
-    match ControlSocket::start(&settings.state_dir, dispatcher.control()) {
+fn socket(settings: &Settings, dispatcher: &Dispatcher, watching: watching::Shared) -> Option<ControlSocket> {
+    match ControlSocket::start(&settings.state_dir, dispatcher.control(), watching) {
         Ok(socket) => Some(socket),
         Err(error) => {
             warn!(%error, "no control socket: `egret status` and the like do not work");

@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use comfy_table::{Table, presets};
+use serde_json::Value as Json;
 
 use crate::cli::args::OutputFormat;
 use crate::cli::client::{Program, moment, text};
 use crate::cli::exit::Exit;
+use crate::cli::terminal;
 use crate::runtime::socket::Request;
 
 /// What `egret status` takes.
@@ -29,6 +31,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     if arguments.output == OutputFormat::Json {
         writeln!(out, "{status}")?;
         return Ok(exit);
+    }
+    for line in watching(&status["watching"]) {
+        writeln!(out, "{line}")?;
     }
     writeln!(
         out,
@@ -58,4 +63,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     writeln!(out, "{}", table.trim_fmt())?;
     Ok(exit)
+}
+
+/// How the watching goes, in sentences.
+fn watching(watching: &Json) -> Vec<String> {
+    let Some(source) = watching["source"].as_str().filter(|source| !source.is_empty()) else { return Vec::new() };
+    let losses = &watching["engine"]["losses"];
+    let lost: u64 = losses.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    let coverage = match watching["coverage"].as_f64() {
+        Some(share) => format!("{:.1} % of the bytes on the interfaces have an owner", share * 100.0),
+        None => "too little passes to say how much has an owner".to_owned(),
+    };
+    let tap = match watching["tap"].as_str() {
+        Some(width) => format!(", tap {width}"),
+        None => String::new(),
+    };
+    let flows = text(&watching["engine"]["flows"], "flows");
+    let mut lines = vec![format!("watching with {source}{tap}: {flows} flows, {coverage}, {lost} losses")];
+    let mut more = |field: &str, sentence: &str| {
+        lines.extend(watching[field].as_str().map(|reason| format!("{sentence}: {}", terminal::escape(reason))));
+    };
+    more("fallback", "the kernel source cannot be used");
+    more("limitation", "the kernel source works with a limitation");
+    more("tap_failure", "what no socket explains cannot be looked at");
+    lines
 }

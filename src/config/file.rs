@@ -22,6 +22,8 @@ pub struct ConfigFile {
     pub state_dir: Option<PathBuf>,
     /// What this host is called.
     pub host: HostFile,
+    /// What is found out about processes.
+    pub resolve: ResolveFile,
     /// The limits of the engine.
     pub engine: EngineFile,
     /// What names remote ends, beside their traffic.
@@ -56,6 +58,10 @@ pub struct CaptureFile {
     pub snaplen: Option<u64>,
     /// Bytes of the kernel's ring for each interface.
     pub buffer: Option<u64>,
+    /// Whether frames are looked at beside the kernel source where sockets do not explain what passed; `true`.
+    pub tap: Option<bool>,
+    /// The share of the bytes on the interfaces, from 0 to 1, that must have an owner.
+    pub min_coverage: Option<f64>,
     /// Networks that are this host's own, beside its addresses.
     pub local: Vec<IpNet>,
 }
@@ -81,6 +87,14 @@ pub struct HostFile {
     pub name: Option<String>,
     /// Words that rules can match.
     pub tags: Vec<String>,
+}
+
+/// `resolve:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResolveFile {
+    /// Whether every executable is hashed; without it, where a rule looks at the hash.
+    pub hash: bool,
 }
 
 /// `engine:`

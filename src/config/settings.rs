@@ -20,6 +20,10 @@ pub struct Settings {
     pub source: SourceKind,
     /// What to capture.
     pub capture: CaptureSettings,
+    /// Whether frames are looked at beside the kernel source.
+    pub tap: bool,
+    /// The share of the bytes on the interfaces below which that is a problem.
+    pub least_coverage: f64,
     /// Networks that are this host's own, beside its addresses.
     pub local: Vec<IpNet>,
     /// Where the rules come from.
@@ -28,6 +32,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// What this host is called.
     pub host: Host,
+    /// Whether every executable is hashed, not only where a rule looks at the hash.
+    pub hash: bool,
     /// Flows held at once.
     pub max_flows: usize,
     /// MaxMind databases, asked in this order.
@@ -90,6 +96,7 @@ impl Settings {
             rules,
             state_dir,
             host,
+            resolve,
             engine,
             names,
             lists,
@@ -110,10 +117,13 @@ impl Settings {
                 buffer: capture.buffer.map_or(defaults.buffer, Bytes),
                 ..defaults
             },
+            tap: capture.tap.unwrap_or(true),
+            least_coverage: capture.min_coverage.unwrap_or(LEAST_COVERAGE),
             local: capture.local,
             rules: rules.map_or(RuleSource::Shipped, RuleSource::Paths),
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             host: this_host(&host),
+            hash: resolve.hash,
             max_flows: engine.max_flows.unwrap_or(MAX_FLOWS),
             databases: names.databases,
             max_names: names.max_names.unwrap_or(MAX_NAMES),
@@ -144,6 +154,9 @@ impl ListSettings {
 
 /// Names of addresses held at once where the configuration says nothing.
 const MAX_NAMES: usize = 262_144;
+
+/// A host that forwards has less, and says so here.
+const LEAST_COVERAGE: f64 = 0.8;
 
 const MAX_LIST_BYTES: u64 = 64 << 20;
 const MAX_LIST_ITEMS: usize = 1_000_000;

@@ -79,6 +79,11 @@ impl LocalAddresses {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
+    /// The single addresses among them.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.networks.iter().filter(|network| network.prefix_len() == network.max_prefix_len()).map(IpNet::addr)
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty()

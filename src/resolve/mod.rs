@@ -11,6 +11,7 @@ mod local_http;
 mod memory;
 mod namespace;
 mod packages;
+mod packet_sockets;
 mod priority;
 mod proc_connector;
 mod proc_net;
@@ -25,6 +26,7 @@ mod socket;
 mod users;
 
 pub use describer::{Described, Describer};
+pub use packet_sockets::PacketSockets;
 pub use resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics, Translated};
 pub use service::{Answer, Service};
 

@@ -376,6 +376,29 @@ pub struct AlertCap {
     pub per: Duration,
 }
 
+impl Rule {
+    /// Whether the rule looks at a field, in its condition, its groups, its trigger or what its alerts show.
+    pub fn looks_at(&self, field: Field) -> bool {
+        let tested = |condition: &Condition| {
+            let mut found = false;
+            condition.for_each_test(&mut |test| found |= test.field == field);
+            found
+        };
+        let by_trigger = match &self.trigger {
+            Trigger::FirstSeen(first) => first.of.contains(&field) || first.per.contains(&field),
+            Trigger::When(_) | Trigger::Each | Trigger::Baseline(_) | Trigger::Budget(_) => false,
+        };
+        let shown = self.presentation.details.iter().any(|detail| match detail {
+            Detail::Field(shown) | Detail::Top { field: shown, .. } => *shown == field,
+        });
+        by_trigger
+            || shown
+            || self.group_by.contains(&field)
+            || tested(&self.condition)
+            || self.exceptions.iter().any(|exception| tested(&exception.condition))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { max_groups: 20_000, max_alerts: None }

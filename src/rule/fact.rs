@@ -113,6 +113,11 @@ impl Field {
         match self {
             Self::Attribution => text(attribution.certainty().name()),
             Self::Evidence => text(attribution.evidence().map_or("none", |evidence| evidence.name())),
+            Self::UnknownReason => attribution.unknown_reason().map_or(Fact::Missing, |reason| text(reason.name())),
+            Self::Suspects => match attribution.suspects().map(|suspects| suspects.executables()) {
+                None | Some([]) => Fact::Missing,
+                Some(executables) => Fact::Arguments(executables),
+            },
             Self::Host => text(&host.name),
             Self::HostTags if host.tags.is_empty() => Fact::Missing,
             Self::HostTags => Fact::Words(&host.tags),

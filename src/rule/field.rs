@@ -84,6 +84,8 @@ fields! {
     DstCountry "dst.country" "country code"
     Attribution "attribution" "exact, inferred or unknown"
     Evidence "evidence" "how the owner is known, or none"
+    UnknownReason "unknown_reason" "why the owner is not known: gone, permission, forwarded, kernel, no_socket, ambiguous, no_source"
+    Suspects "suspects" "executables that hold packet sockets and could have sent what no socket did"
     FlowBytesOut "flow.bytes_out" "bytes this flow sent so far"
     FlowBytesIn "flow.bytes_in" "bytes this flow received so far"
     FlowAge "flow.age" "seconds since the flow's first packet"

@@ -47,7 +47,7 @@ impl Field {
     pub fn kind(self) -> Kind {
         match self {
             Self::Exe | Self::Cwd | Self::ParentExe | Self::Cgroup => Kind::Path,
-            Self::AncestorExe => Kind::Paths,
+            Self::AncestorExe | Self::Suspects => Kind::Paths,
             Self::Args | Self::HostTags | Self::ContainerLabels => Kind::Texts,
             Self::ExeKind => Kind::Word(&["file", "deleted", "memfd", "kernel", "unknown"]),
             Self::Direction => Kind::Word(&["outbound", "inbound", "local"]),
@@ -67,6 +67,9 @@ impl Field {
                 "declared",
                 "none",
             ]),
+            Self::UnknownReason => {
+                Kind::Word(&["gone", "permission", "forwarded", "kernel", "no_socket", "ambiguous", "no_source"])
+            }
             Self::FlowState => Kind::Word(&["new", "established", "closed", "failed"]),
             Self::DstDomain | Self::DstSni | Self::DstDns | Self::DstRegisteredDomain | Self::DnsRegisteredDomain => {
                 Kind::Domain

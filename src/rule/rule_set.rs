@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::attribution::Attribution;
 use crate::rule::index::Index;
-use crate::rule::{Condition, Host, Observation, Rule};
+use crate::rule::{Condition, Field, Host, Observation, Rule};
 
 /// All loaded rules, in the order of their files.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +43,11 @@ impl RuleSet {
             .zip(0..)
             .any(|(rule, place)| index.is_filed_by_flow(place) && rule.condition.follows_progress());
         Self { rules, index: Arc::new(index), filed_follow_progress }
+    }
+
+    /// Whether a rule looks at a field, in its condition, its groups, its trigger or what its alerts show.
+    pub fn look_at(&self, field: Field) -> bool {
+        self.rules.iter().any(|rule| rule.looks_at(field))
     }
 
     /// The rules that can look at this owner's flows.

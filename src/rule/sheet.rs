@@ -288,6 +288,7 @@ impl Reader<'_> {
             kind,
             sha256: shared("exe.sha256"),
             package: shared("exe.package"),
+            ..Executable::default()
         });
         let words = |key: &str| -> Vec<BString> {
             match self.entries.get(key).map(Vec::as_slice) {

@@ -4,6 +4,7 @@
 //! the kernel's counts, owners, a control message, or the engine's own
 //! deadline.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select_biased, tick};
@@ -14,13 +15,16 @@ use crate::alert::Notification;
 use crate::capture::live::Batch;
 use crate::capture::{CountBatch, FirstPayload};
 use crate::engine::{Engine, Output};
-use crate::flow::{Duplicates, Passage};
+use crate::flow::{Duplicates, Passage, Scope};
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::{Described, Describer, Service};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
+use crate::runtime::coverage::Coverage;
 use crate::runtime::source::Source;
+use crate::runtime::tap::{Gap, Tap};
+use crate::runtime::watching::{self, Watching};
 
 /// A running engine with its source.
 #[derive(Debug)]
@@ -38,11 +42,20 @@ pub struct Live {
     undescribed: u64,
     /// Owner look-ups and descriptions that found no room.
     unasked: u64,
-    losses_read: Instant,
+    /// What looks at the wire beside a source that counts.
+    tap: Option<Tap>,
+    coverage: Coverage,
+    /// Bytes that passed no interface towards other hosts.
+    within: u64,
+    watching: watching::Shared,
+    looked_at: Instant,
 }
 
-/// How often the source's losses are read.
-const LOSSES_EVERY: Duration = Duration::from_secs(1);
+/// How often the source's losses, the interfaces and the tap are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A share of owned bytes that is worth a look at the wire.
+const GAP: f64 = 0.9;
 
 /// How long the source may take for its last reading.
 const LAST_READING: Duration = Duration::from_secs(5);
@@ -71,8 +84,31 @@ impl Live {
             undecoded: 0,
             undescribed: 0,
             unasked: 0,
-            losses_read: Instant::now(),
+            tap: None,
+            coverage: Coverage::new(0.0),
+            within: 0,
+            watching: watching::Shared::default(),
+            looked_at: Instant::now(),
         }
+    }
+
+    /// Looks at the wire as well.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
+    }
+
+    /// Less than this share of owned bytes is a problem.
+    #[must_use]
+    pub fn with_least_coverage(mut self, share: f64) -> Self {
+        self.coverage = Coverage::new(share);
+        self
+    }
+
+    /// How the watching goes, renewed once a second while it runs.
+    pub fn watching(&self) -> watching::Shared {
+        watching::Shared::clone(&self.watching)
     }
 
     /// The engine, to look at.
@@ -102,7 +138,9 @@ impl Live {
         }
         let answers = self.resolver.as_ref().map_or_else(never, |resolver| resolver.answers().clone());
         let descriptions = self.describer.answers().clone();
+        self.renew_watching();
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            let tapped = self.tap.as_ref().map_or_else(never, Tap::frames);
             select_biased! {
                 recv(control) -> message => match message {
                     Ok(Control::Stop) | Err(_) => break,
@@ -124,15 +162,18 @@ impl Live {
                     }
                 },
                 recv(counts) -> batch => match batch {
-                    Ok(batch) => self.handle_counts(&batch),
+                    Ok(batch) => self.handle_counts(batch),
                     Err(_) => {
                         warn!("the kernel source has ended");
                         break;
                     }
                 },
+                recv(tapped) -> batch => if let (Ok(batch), Some(tap)) = (batch, &mut self.tap) {
+                    tap.take_batch(&batch, &self.clock);
+                },
                 recv(heartbeat) -> _ => self.engine.handle_timeout(self.clock.now()),
             }
-            self.read_losses();
+            self.look_around(&mut perform);
             self.drain(&mut perform);
         }
         self.take_rest(&frames, &counts);
@@ -171,15 +212,27 @@ impl Live {
 
     /// The packet as each socket of this host sees it. What one local socket
     /// sends to another is captured once, and went out of the one and into the other.
-    fn sides<'a>(&self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
+    fn sides<'a>(&mut self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
         let side = |direction| Packet { direction, ..*packet };
         match self.engine.settings().local.passage(&packet.five_tuple, packet.direction) {
-            Passage::Within => smallvec![side(Some(FrameDirection::Out)), side(Some(FrameDirection::In))],
+            Passage::Within => {
+                self.within += 2 * packet.bytes.0;
+                smallvec![side(Some(FrameDirection::Out)), side(Some(FrameDirection::In))]
+            }
             passage => smallvec![side(passage.way())],
         }
     }
 
-    fn handle_counts(&mut self, batch: &CountBatch) {
+    fn handle_counts(&mut self, mut batch: CountBatch) {
+        let local = &self.engine.settings().local;
+        let within = batch.updates.iter().filter(|update| {
+            let remote = update.key.remote.address;
+            Scope::of(remote) == Scope::Loopback || local.contains(remote)
+        });
+        self.within += within.map(|update| update.counters.bytes_out.0 + update.counters.bytes_in.0).sum::<u64>();
+        if let Some(tap) = &mut self.tap {
+            tap.take_counts(&mut batch.updates);
+        }
         let payloads: Vec<Payload<'_>> = batch.payloads.iter().map(FirstPayload::as_payload).collect();
         self.engine.handle_updates(&batch.updates, &payloads);
         self.engine.handle_losses(&batch.losses);
@@ -200,8 +253,12 @@ impl Live {
             }
         } else {
             while let Ok(batch) = counts.recv_deadline(until) {
-                self.handle_counts(&batch);
+                self.handle_counts(batch);
             }
+        }
+        if let Some(tap) = &mut self.tap {
+            let left = tap.finish(self.clock.now(), &self.clock);
+            self.engine.handle_updates(&left, &[]);
         }
     }
 
@@ -218,13 +275,38 @@ impl Live {
         }
     }
 
-    fn read_losses(&mut self) {
-        if self.losses_read.elapsed() < LOSSES_EVERY {
+    /// Once a second: what the source lost, what the interfaces counted, what the tap saw.
+    fn look_around(&mut self, perform: &mut impl FnMut(Output)) {
+        if self.looked_at.elapsed() < LOOK_EVERY {
             return;
         }
-        self.losses_read = Instant::now();
+        self.looked_at = Instant::now();
         if let Some(losses) = self.source.losses() {
             self.engine.handle_losses(&losses);
         }
+        let statistics = self.engine.statistics();
+        let owned = statistics.bytes.saturating_sub(statistics.unattributed_bytes).saturating_sub(self.within);
+        if let Some(problem) = self.coverage.take(owned) {
+            perform(Output::Notification(Notification::of_problem(self.clock.now(), problem)));
+        }
+        if let Some(tap) = &mut self.tap {
+            let gap = if self.coverage.is_below(GAP) { Gap::There } else { Gap::None };
+            let told = tap.tick(self.clock.now(), gap);
+            self.engine.handle_updates(&told, &[]);
+        }
+        self.renew_watching();
+    }
+
+    fn renew_watching(&self) {
+        self.watching.store(Arc::new(Watching {
+            source: self.source.name(),
+            fallback: self.source.fallback().map(str::to_owned),
+            limitation: self.source.limitation().map(str::to_owned),
+            tap: self.tap.as_ref().map(|tap| tap.width().name()),
+            tap_failure: self.tap.as_ref().and_then(Tap::failure).map(str::to_owned),
+            coverage: self.coverage.share(),
+            uncovered_bytes: self.coverage.missing(),
+            engine: self.engine.statistics(),
+        }));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod coverage;
 pub mod fetch;
 pub mod live;
 pub mod load;
@@ -11,4 +12,6 @@ pub mod record;
 pub mod rehearsal;
 pub mod socket;
 pub mod source;
+pub mod tap;
 pub mod watch;
+pub mod watching;

@@ -19,6 +19,7 @@ use serde_json::{Value as Json, json};
 
 use crate::alert::{Delivery, DeliveryState, Silence};
 use crate::dispatch::{ControlError, DispatchControl, Retry};
+use crate::runtime::watching;
 
 /// One question or order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,7 +93,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// Where the socket cannot be made, or another program listens there.
-    pub fn start(directory: &Path, control: DispatchControl) -> std::io::Result<Self> {
+    pub fn start(directory: &Path, control: DispatchControl, watching: watching::Shared) -> std::io::Result<Self> {
         let path = path(directory);
         if UnixStream::connect(&path).is_ok() {
             let reason = format!("another egret listens at `{}`", path.display());
@@ -107,7 +108,7 @@ impl ControlSocket {
         let serving = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new().name("egret-control".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                serve_apart(stream, &control, &serving);
+                serve_apart(stream, &control, &watching, &serving);
             }
         })?;
         Ok(Self { path })
@@ -146,14 +147,14 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
-fn serve_apart(stream: UnixStream, control: &DispatchControl, serving: &Arc<AtomicUsize>) {
+fn serve_apart(stream: UnixStream, control: &DispatchControl, watching: &watching::Shared, serving: &Arc<AtomicUsize>) {
     if serving.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
         serving.fetch_sub(1, Ordering::Relaxed);
         return;
     }
-    let (control, done) = (control.clone(), Arc::clone(serving));
+    let (control, watching, done) = (control.clone(), Arc::clone(watching), Arc::clone(serving));
     let thread = std::thread::Builder::new().name("egret-control".into()).spawn(move || {
-        if let Err(error) = serve(&stream, &control) {
+        if let Err(error) = serve(&stream, &control, &watching) {
             tracing::debug!(%error, "a control connection ended early");
         }
         done.fetch_sub(1, Ordering::Relaxed);
@@ -163,7 +164,7 @@ fn serve_apart(stream: UnixStream, control: &DispatchControl, serving: &Arc<Atom
     }
 }
 
-fn serve(stream: &UnixStream, control: &DispatchControl) -> std::io::Result<()> {
+fn serve(stream: &UnixStream, control: &DispatchControl, watching: &watching::Shared) -> std::io::Result<()> {
     stream.set_read_timeout(Some(IDLE_FOR))?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -173,7 +174,7 @@ fn serve(stream: &UnixStream, control: &DispatchControl) -> std::io::Result<()> 
             return Ok(());
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => match perform(request, control) {
+            Ok(request) => match perform(request, control, watching) {
                 Ok(value) => json!({"ok": value}),
                 Err(error) => json!({"error": error.to_string()}),
             },
@@ -184,9 +185,13 @@ fn serve(stream: &UnixStream, control: &DispatchControl) -> std::io::Result<()> 
     }
 }
 
-fn perform(request: Request, control: &DispatchControl) -> Result<Json, ControlError> {
+fn perform(request: Request, control: &DispatchControl, watching: &watching::Shared) -> Result<Json, ControlError> {
     Ok(match request {
-        Request::Status => json!(control.status()?),
+        Request::Status => {
+            let mut status = json!(control.status()?);
+            status["watching"] = json!(&**watching.load());
+            status
+        }
         Request::Alerts { most } => json!(control.alerts(most)?),
         Request::Acknowledge { key, by } => json!(control.acknowledge(&key, &by)?),
         Request::Silences => json!(control.silences()?),

@@ -21,6 +21,8 @@ pub struct Source {
     handle: Handle,
     /// Why the kernel source is not used, where it was wanted.
     fallback: Option<String>,
+    /// What works less well on this kernel.
+    limitation: Option<String>,
     /// Whether several interfaces are captured.
     several: bool,
 }
@@ -62,7 +64,7 @@ impl Source {
             // Not a fallback: an interface or a filter can only mean libpcap.
             SourceKind::Auto if wants_frames => Self::pcap(settings),
             SourceKind::Auto => match kernel(clock) {
-                Ok(handle) => Ok(Self { handle, fallback: None, several: false }),
+                Ok((handle, limitation)) => Ok(Self { handle, fallback: None, limitation, several: false }),
                 Err(reason) => {
                     warn!(%reason, "the kernel source cannot be used: capturing with libpcap, which may miss owners");
                     Ok(Self { fallback: Some(reason), ..Self::pcap(settings)? })
@@ -77,7 +79,7 @@ impl Source {
     /// Which of its needs failed.
     pub fn kernel(clock: SystemClock) -> Result<Self, SourceError> {
         match kernel(clock) {
-            Ok(handle) => Ok(Self { handle, fallback: None, several: false }),
+            Ok((handle, limitation)) => Ok(Self { handle, fallback: None, limitation, several: false }),
             Err(reason) => Err(SourceError::Kernel { reason }),
         }
     }
@@ -88,7 +90,7 @@ impl Source {
     /// Where the source cannot be opened.
     pub fn pcap(settings: &CaptureSettings) -> Result<Self, SourceError> {
         let several = settings.interfaces.len() > 1 || settings.interfaces.iter().any(|name| name == ANY);
-        Ok(Self { handle: Handle::Pcap(Capture::open(settings)?), fallback: None, several })
+        Ok(Self { handle: Handle::Pcap(Capture::open(settings)?), fallback: None, limitation: None, several })
     }
 
     /// Where frames arrive; never, with a source that counts.
@@ -151,6 +153,11 @@ impl Source {
         self.fallback.as_deref()
     }
 
+    /// What works less well on this kernel.
+    pub fn limitation(&self) -> Option<&str> {
+        self.limitation.as_deref()
+    }
+
     /// The fallback as something that can be alerted on.
     pub fn problem(&self) -> Option<Problem> {
         let reason = self.fallback.as_ref()?;
@@ -165,21 +172,22 @@ impl Source {
 }
 
 #[cfg(feature = "ebpf")]
-fn kernel(clock: SystemClock) -> Result<Handle, String> {
+fn kernel(clock: SystemClock) -> Result<(Handle, Option<String>), String> {
     use crate::capture::ebpf::{Reader, Settings, Source};
     use crate::runtime::clock::Clock;
 
     let source = Source::open(&Settings::default(), clock.now()).map_err(|error| error.reason())?;
-    if let Some(limitation) = source.limitation() {
+    let limitation = source.limitation();
+    if let Some(limitation) = &limitation {
         info!(%limitation, "the kernel source works with a limitation");
     }
     info!(sockets = source.seeded(), "the kernel source counts");
     let reader = Reader::start(source, move || clock.now()).map_err(|error| error.to_string())?;
-    Ok(Handle::Kernel(reader))
+    Ok((Handle::Kernel(reader), limitation))
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn kernel(_clock: SystemClock) -> Result<Handle, String> {
+fn kernel(_clock: SystemClock) -> Result<(Handle, Option<String>), String> {
     Err("this program was built without it".to_owned())
 }
 

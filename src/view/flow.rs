@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bstr::ByteSlice;
 use serde::Serialize;
 
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, UnknownReason};
 use crate::flow::Direction;
 use crate::names::{DestinationName, FlowRecord, Place};
 use crate::packet::Protocol;
@@ -55,6 +55,9 @@ pub struct FlowView<'a> {
     /// Why the owner is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_reason: Option<&'static str>,
+    /// Who could have sent it, where no socket did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<OwnerView<'a>>,
     /// What is spoken.
     pub l7: &'static str,
     /// What the remote end is called.
@@ -174,10 +177,12 @@ impl<'a> FlowView<'a> {
             end_reason: record.end_reason.map(|reason| reason.name()),
             owner: record.attribution.process().map(|process| OwnerView::of(process)),
             evidence: record.attribution.evidence().map_or("none", |evidence| evidence.name()),
-            unknown_reason: match &record.attribution {
-                Attribution::Unknown(reason) => Some(reason.name()),
-                Attribution::Known { .. } | Attribution::Pending { .. } => None,
-            },
+            unknown_reason: record.attribution.unknown_reason().map(UnknownReason::name),
+            suspects: record
+                .attribution
+                .suspects()
+                .map(|suspects| suspects.processes.iter().map(|process| OwnerView::of(process)).collect())
+                .unwrap_or_default(),
             l7: record.application.name(),
             name: record.name.as_deref().map(NameView::of),
             place: record.place.as_deref().map(PlaceView::of),
@@ -232,6 +237,10 @@ impl<'a> FlowView<'a> {
             },
             Attribution::Pending { .. } => "?".to_owned(),
             Attribution::Unknown(reason) => format!("? ({})", reason.name()),
+            Attribution::Suspected(suspects) => match suspects.executables() {
+                [] => format!("? ({})", suspects.reason.name()),
+                some => format!("? ({}: {})", suspects.reason.name(), printable(bstr::join(" ", some).as_bstr())),
+            },
         }
     }
 }

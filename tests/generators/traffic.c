@@ -3,7 +3,7 @@
  *   traffic KIND key=value ...
  *
  * Keys: to (address), port, bytes, size (of one write or datagram), rate
- * (bytes a second; 0: as fast as it goes), count (connections), if (interface).
+ * (bytes a second; 0: as fast as it goes), count (connections), if (interface), mac (of injected frames).
  * Prints one line for each process that sent or received: PID PROTOCOL OUT IN,
  * the payload in bytes. The kind `peer` is the other end: it swallows what comes
  * on `port` and sends what it is asked for on `port` + 1. */
@@ -51,10 +51,10 @@
 #endif
 
 static struct {
-	const char *kind, *to, *interface;
+	const char *kind, *to, *interface, *mac;
 	int port, count;
 	long bytes, size, rate;
-} o = { .to = "", .interface = "eth0", .port = 7000, .bytes = 100000, .count = 1 };
+} o = { .to = "", .interface = "eth0", .mac = "ff:ff:ff:ff:ff:ff", .port = 7000, .bytes = 100000, .count = 1 };
 
 static char buffer[1 << 18];
 static struct sockaddr_storage peer;
@@ -419,8 +419,9 @@ static void inject(void)
 	if (s < 0)
 		fail("packet socket");
 	to.sll_ifindex = if_nametoindex(o.interface);
-	memset(to.sll_addr, 255, 6);
-	memset(frame, 255, 6);
+	if (sscanf(o.mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", frame, frame + 1, frame + 2, frame + 3, frame + 4, frame + 5) != 6)
+		fail("mac");
+	memcpy(to.sll_addr, frame, 6);
 	memset(frame + 6, 2, 6);
 	frame[12] = 8;
 	frame[13] = 0;
@@ -787,6 +788,7 @@ int main(int count, char **arguments)
 		case 'r': o.rate = atol(value); break;
 		case 'c': o.count = atoi(value); break;
 		case 'i': o.interface = value; break;
+		case 'm': o.mac = value; break;
 		case 'f': fd = atoi(value); break;
 		}
 	}

@@ -261,7 +261,7 @@ fn executable_of(exe: &Exe, execution: Execution) -> Option<Executable> {
             None => [b"/...", path.as_slice()].concat().into(),
         }
     };
-    Some(Executable { path, kind, ..Executable::default() })
+    Some(Executable { path, kind, inode: Some(exe.inode), ..Executable::default() })
 }
 
 /// How long an execution is kept after its end: TCP may send what it left

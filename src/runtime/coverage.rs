@@ -1,0 +1,218 @@
+//! How much of what passed this host's interfaces has an owner.
+//!
+//! The interfaces' own counters are a witness that no source can fool: what
+//! they counted and nobody owns went past the sockets, or past Egret. Only
+//! interfaces towards other hosts count (those of the default routes, else all
+//! that are not loopback), since what a container sends passes several.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::alert::Problem;
+use crate::rule::Severity;
+
+/// The ratio of owned bytes to the interfaces' counters, over the last minute.
+#[derive(Debug)]
+pub struct Coverage {
+    least: f64,
+    counters: BTreeMap<String, u64>,
+    owned_total: u64,
+    owned: f64,
+    passed: f64,
+    /// Seconds in a row below the least share.
+    below: u32,
+    told: bool,
+    /// The shares of the last seconds.
+    low: [Option<f64>; 4],
+}
+
+impl Coverage {
+    /// Less than the share `least`, from 0 to 1, is a problem.
+    pub fn new(least: f64) -> Self {
+        Self {
+            least,
+            counters: BTreeMap::new(),
+            owned_total: 0,
+            owned: 0.0,
+            passed: 0.0,
+            below: 0,
+            told: false,
+            low: [None; 4],
+        }
+    }
+
+    /// Once a second: the running total of bytes whose owner is known.
+    pub fn take(&mut self, owned_total: u64) -> Option<Problem> {
+        let counters = interface_bytes();
+        self.compare(owned_total, counters)
+    }
+
+    /// The share of the bytes of the last minute that has an owner; `None` while too little passed to say.
+    pub fn share(&self) -> Option<f64> {
+        (self.passed >= LEAST_BYTES).then(|| (self.owned / self.passed).min(1.0))
+    }
+
+    /// Whether the share has been below `limit` for some seconds: counts and owners come later than bytes.
+    pub fn is_below(&self, limit: f64) -> bool {
+        self.low.iter().all(|share| share.is_some_and(|share| share < limit))
+    }
+
+    /// Bytes of the last minute that nobody owns, about.
+    pub fn missing(&self) -> u64 {
+        (self.passed - self.owned).max(0.0) as u64
+    }
+
+    fn compare(&mut self, owned_total: u64, counters: BTreeMap<String, u64>) -> Option<Problem> {
+        // An interface that was not there before has its past, which was not watched.
+        let known = counters.iter().filter_map(|(name, bytes)| Some(bytes.saturating_sub(*self.counters.get(name)?)));
+        let passed: u64 = known.sum();
+        self.counters = counters;
+        self.passed = self.passed * FADING + passed as f64;
+        self.owned = self.owned * FADING + owned_total.saturating_sub(self.owned_total) as f64;
+        self.owned_total = owned_total;
+        self.low.rotate_right(1);
+        self.low[0] = self.share();
+        let share = self.share()?;
+        self.below = if share < self.least { self.below + 1 } else { 0 };
+        let begins = !self.told && self.below >= PATIENCE;
+        let ends = self.told && self.below == 0;
+        if !begins && !ends {
+            return None;
+        }
+        self.told = begins;
+        Some(Problem {
+            id: "coverage",
+            severity: Severity::Medium,
+            summary: match ends {
+                false => format!(
+                    "only {:.0} % of the bytes on the interfaces have an owner: something sends past the sockets, or \
+                     this host forwards",
+                    share * 100.0
+                ),
+                true => "ended: too many bytes on the interfaces had no owner".to_owned(),
+            },
+            details: BTreeMap::from([
+                ("share", format!("{share:.3}")),
+                ("limit", format!("{:.3}", self.least)),
+                ("missing", self.missing().to_string()),
+                ("interfaces", self.counters.keys().cloned().collect::<Vec<_>>().join(" ")),
+            ]),
+            resolved: ends,
+        })
+    }
+}
+
+/// IP bytes in and out of the interfaces towards other hosts, since they exist.
+fn interface_bytes() -> BTreeMap<String, u64> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
+    let towards = default_interfaces(&read("route"), &read("ipv6_route"));
+    let is_ethernet = |name: &str| {
+        let kind = fs::read_to_string(format!("/sys/class/net/{name}/type"));
+        kind.map_or(true, |kind| kind.trim() == ARPHRD_ETHER)
+    };
+    parse_counters(&read("dev"))
+        .into_iter()
+        .filter(|(name, _)| name != "lo" && (towards.is_empty() || towards.contains(name)))
+        .map(|(name, Traffic { bytes, packets })| {
+            let header = if is_ethernet(&name) { ETHERNET_HEADER } else { 0 };
+            (name, bytes.saturating_sub(packets * header))
+        })
+        .collect()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Traffic {
+    bytes: u64,
+    packets: u64,
+}
+
+/// `/proc/net/dev`: received bytes, packets and six more; sent bytes, packets and six more.
+fn parse_counters(table: &str) -> Vec<(String, Traffic)> {
+    let line = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let [received, packets_in, _, _, _, _, _, _, sent, packets_out, ..] = numbers[..] else { return None };
+        Some((name.trim().to_owned(), Traffic { bytes: received + sent, packets: packets_in + packets_out }))
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// The interfaces of the default routes.
+fn default_interfaces(route: &str, ipv6_route: &str) -> BTreeSet<String> {
+    let v4 = route.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, destination, _, _, _, _, _, mask, ..] = fields[..] else { return None };
+        (destination == "00000000" && mask == "00000000").then(|| name.to_owned())
+    });
+    let v6 = ipv6_route.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [destination, length, .., name] = fields[..] else { return None };
+        // The kernel has a route that rejects, on the loopback interface.
+        (destination.bytes().all(|byte| byte == b'0') && length == "00" && name != "lo").then(|| name.to_owned())
+    });
+    v4.chain(v6).collect()
+}
+
+/// How much of the past counts: it fades by half in about 40 seconds.
+const FADING: f64 = 0.983;
+
+/// Fewer bytes than this lately say nothing.
+const LEAST_BYTES: f64 = 1_000_000.0;
+
+/// Seconds that the share must be too small: counts and owners come later than bytes.
+const PATIENCE: u32 = 10;
+
+const ARPHRD_ETHER: &str = "1";
+const ETHERNET_HEADER: u64 = 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_is_told_when_it_stays_too_small_and_when_that_ends() {
+        let mut coverage = Coverage::new(0.8);
+        let (mut passed, mut owned, mut told) = (5_000_000_000_u64, 0, Vec::new());
+        for second in 0..400 {
+            passed += 1_000_000;
+            owned += if (50..100).contains(&second) { 100_000 } else { 990_000 };
+            let counters = BTreeMap::from([("eth0".to_owned(), passed)]);
+            if let Some(problem) = coverage.compare(owned, counters) {
+                told.push((second, problem.resolved));
+            }
+            if second == 40 {
+                assert!((coverage.share().unwrap() - 0.99).abs() < 0.03, "{:?}", coverage.share());
+            }
+        }
+        let [(began, false), (ended, true)] = told[..] else { panic!("{told:?}") };
+        assert!((59..90).contains(&began) && (100..250).contains(&ended), "{told:?}");
+    }
+
+    #[test]
+    fn a_quiet_link_says_nothing() {
+        let mut coverage = Coverage::new(0.8);
+        for second in 0..100 {
+            assert!(coverage.compare(0, BTreeMap::from([("eth0".to_owned(), second * 1_000)])).is_none());
+        }
+        assert_eq!(coverage.share(), None);
+    }
+
+    #[test]
+    fn tables_of_the_kernel_are_understood() {
+        let dev = "Inter-|   Receive                                                |  Transmit\n \
+                   face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop\n    \
+                   lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0\n  \
+                   eth0: 3000 20 0 0 0 0 0 0 7000 50 0 0 0 0 0 0\n";
+        let counters = parse_counters(dev);
+        assert_eq!(counters[1], ("eth0".to_owned(), Traffic { bytes: 10_000, packets: 70 }));
+        let route = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+                     eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                     docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  fe800000000000000000000000000001 00000400 00000003 00000000 00450003     wlan0\n\
+                  00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n";
+        let expected: BTreeSet<String> = ["eth0".to_owned(), "wlan0".to_owned()].into();
+        assert_eq!(default_interfaces(route, v6), expected);
+    }
+}
