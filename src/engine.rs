@@ -318,6 +318,11 @@ impl Engine {
         }
     }
 
+    /// Takes a problem that lies outside: it is told like those that the engine finds.
+    pub fn handle_problem(&mut self, problem: Problem) {
+        self.outputs.push_back(Output::Notification(Notification::of_problem(self.now, problem)));
+    }
+
     /// What each exception of each rule hid so far: rule, exception, usage.
     pub fn exception_usage(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &ExceptionUsage)> {
         self.watches.iter().flat_map(|watch| {

@@ -164,6 +164,11 @@ fn new_rules_take_effect_and_bad_ones_do_not() {
     egret.write_rules("version: 1\nrules:\n  - id: broken\n    matsch: {}\n");
     egret.signal(Signal::HUP);
     wait::until("the refusal", || egret.log().contains("matsch").then_some(()));
+    let problem = |resolved: bool| {
+        let told = |one: &serde_json::Value| one["type"] == "agent.problem" && one["data"]["resolved"] == resolved;
+        egret.notifications().iter().any(told).then_some(())
+    };
+    wait::until("the problem at the receivers", || problem(false));
     upload(&network.client, directory.path(), &at("third"), 300_000);
     egret.wait_for("an alert by the old rules", |alert| {
         alert["rule"]["id"] == "smaller"
@@ -175,7 +180,48 @@ fn new_rules_take_effect_and_bad_ones_do_not() {
     egret.write_rules(UPLOADS);
     egret.signal(Signal::HUP);
     wait::until("the first rules again", || (told(&egret, "rules read again") > before).then_some(()));
+    wait::until("the end of the problem", || problem(true));
     egret.stop();
+}
+
+/// What is new, and what adds up to much in ten minutes.
+const MEMORIES: &str = "
+version: 1
+rules:
+  - id: new-address
+    match: {direction: outbound, proto: tcp}
+    first_seen: {of: [exe, dst.ip], lookback: 14d}
+  - id: upload
+    match: {direction: outbound}
+    group_by: [exe]
+    window: 10m
+    when: {bytes_out: {gte: 3MB}}
+";
+
+#[test]
+fn a_restart_goes_on_where_the_last_run_ended() {
+    if namespace::unavailable().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let network = Network::new();
+    let at = |path: &str| format!("http://{}/{path}", Network::SERVER);
+    let _sink = Sink::http(&network.server, &format!("{}:80", Network::SERVER));
+    let fired = |egret: &Egret, id: &str| egret.firing().iter().filter(|one| one["data"]["rule"]["id"] == id).count();
+
+    let mut first = Egret::start(&network.client, directory.path(), Source::Pcap, MEMORIES, "");
+    upload(&network.client, directory.path(), &at("first"), 2_000_000);
+    first.wait_for("the new address", |alert| alert["rule"]["id"] == "new-address");
+    assert_eq!(fired(&first, "upload"), 0, "2 MB are less than 3 MB");
+    first.stop();
+
+    let mut second = Egret::start(&network.client, directory.path(), Source::Pcap, MEMORIES, "");
+    upload(&network.client, directory.path(), &at("second"), 2_000_000);
+    let alert = second.wait_for("both uploads together", |alert| alert["rule"]["id"] == "upload");
+    let bytes = alert["values"]["bytes_out"].as_u64().unwrap_or(0);
+    assert!((3_000_000..4_800_000).contains(&bytes), "{bytes} of both runs");
+    assert_eq!(fired(&second, "new-address"), 1, "known from before the restart");
+    second.stop();
 }
 
 /// The outputs of the test, for [`Egret::start`].

@@ -59,11 +59,28 @@ pub fn worse(a: Exit, b: Exit) -> Exit {
     if (a as u8) < (b as u8) { b } else { a }
 }
 
+/// Rules, and the files of lists whose changes are to be taken at once.
+#[derive(Debug)]
+pub struct LoadedRules {
+    /// The rules.
+    pub rules: Arc<RuleSet>,
+    /// Files of lists with `reload: true`.
+    pub list_files: BTreeSet<PathBuf>,
+}
+
 /// The rules of a source, with every finding said on standard error.
 ///
 /// # Errors
 /// Where files cannot be read, and where a rule cannot be used.
 pub fn rules(source: &RuleSource, outputs: Option<BTreeSet<String>>) -> anyhow::Result<Arc<RuleSet>> {
+    Ok(rules_with_lists(source, outputs)?.rules)
+}
+
+/// The same, for whoever follows the lists.
+///
+/// # Errors
+/// Where files cannot be read, and where a rule cannot be used.
+pub fn rules_with_lists(source: &RuleSource, outputs: Option<BTreeSet<String>>) -> anyhow::Result<LoadedRules> {
     let sources = match source {
         RuleSource::Shipped => shipped::sources(),
         RuleSource::Paths(paths) => rule_files::read(paths)?,
@@ -73,10 +90,11 @@ pub fn rules(source: &RuleSource, outputs: Option<BTreeSet<String>>) -> anyhow::
     if !compiled.report.diagnostics.is_empty() {
         say_report(&compiled.report);
     }
-    match compiled.report.has_errors() {
-        true => Err(anyhow!("the rules cannot be used")),
-        false => Ok(Arc::new(compiled.rules)),
+    if compiled.report.has_errors() {
+        return Err(anyhow!("the rules cannot be used"));
     }
+    let list_files = compiled.list_files.iter().map(PathBuf::from).collect();
+    Ok(LoadedRules { rules: Arc::new(compiled.rules), list_files })
 }
 
 /// The source that `--rules` names, or the shipped rules.

@@ -1,25 +1,30 @@
 //! `egret run`: the daemon.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use crossbeam_channel::Sender;
 use tracing::{error, info, warn};
 
-use crate::alert::Ledger;
+use crate::alert::{Ledger, Problem};
 use crate::cli::exit::Exit;
-use crate::cli::input::{self, LiveArguments};
+use crate::cli::input::{self, LiveArguments, LoadedRules};
 use crate::cli::terminal;
 use crate::config::{RuleSource, Settings};
 use crate::dispatch::{Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
+use crate::rule::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::control::Control;
 use crate::runtime::load;
+use crate::runtime::resume::Keeper;
 use crate::runtime::socket::ControlSocket;
 use crate::runtime::watch::Watch;
-use crate::runtime::{control, privilege, watching};
-use crate::store::{Store, StoreLimits};
+use crate::runtime::{control, privilege, resume, watching};
+use crate::store::{Checkpoints, Store, StoreLimits};
 use crate::time::Timestamp;
 
 /// What `egret run` takes.
@@ -45,7 +50,7 @@ const LAST_DELIVERIES: Duration = Duration::from_secs(6);
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let settings = settings(arguments)?;
     let outputs = settings.dispatch.outputs.keys().cloned().collect();
-    let rules = input::rules(&settings.rules, Some(outputs))?;
+    let LoadedRules { rules, list_files } = input::rules_with_lists(&settings.rules, Some(outputs))?;
     if let Err(error) = privilege::restrict() {
         warn!(%error, "keeping all privileges");
     }
@@ -53,13 +58,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let (sender, receiver) = control::from_signals().context("cannot handle signals")?;
     let mut engine = Engine::new(input::live_engine(&settings)?, Arc::clone(&rules));
     engine.replace_places(Arc::new(load::places(&settings.databases)?));
+    let checkpoints = checkpoints(&settings, clock.wall());
+    if let Some(checkpoints) = &checkpoints {
+        resume::restore(&mut engine, checkpoints);
+    }
     let mut live = input::open_live(&settings, engine, clock)?;
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
     let _socket = socket(&settings, &dispatcher, live.watching());
-    let _watch = watch(&settings, sender);
+    let keeper = checkpoints.and_then(|checkpoints| keeper(checkpoints, sender.clone(), clock));
+    let mut reloader = Reloader { settings: &settings, watch: watch(&settings, &list_files, sender), refused: false };
     terminal::note(&format!(
         "watching {} with {}, {} rules, alerts to {}",
         settings.capture.interfaces.join(", "),
@@ -70,7 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     live.run(
         &receiver,
         None,
-        |engine| reload(engine, &settings),
+        |engine| reloader.reload(engine),
         |output| {
             if let Output::Notification(notification) = output {
                 dispatcher.submit(notification);
@@ -78,6 +88,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         },
     );
     info!("stopping");
+    if let Some(keeper) = keeper {
+        keeper.finish(live.engine());
+    }
     let status = dispatcher.shutdown(LAST_DELIVERIES);
     for (output, status) in status.outputs.iter().filter(|(_, status)| status.given_up() + status.waiting as u64 > 0) {
         error!(output, given_up = status.given_up(), waiting = status.waiting, "not everything was delivered");
@@ -121,35 +134,89 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn watch(settings: &Settings, control: crossbeam_channel::Sender<control::Control>) -> Option<Watch> {
-    let mut paths = settings.databases.clone();
-    if let RuleSource::Paths(rules) = &settings.rules {
-        paths.extend(rules.iter().cloned());
-    }
-    if paths.is_empty() {
-        return None;
-    }
-    match Watch::start(&paths, control) {
-        Ok(watch) => Some(watch),
+/// What the last run left. Without it windows and memories begin anew at every start.
+fn checkpoints(settings: &Settings, now: Timestamp) -> Option<Checkpoints> {
+    match Checkpoints::open(&settings.state_dir, now) {
+        Ok(checkpoints) => Some(checkpoints),
         Err(error) => {
-            warn!(%error, "rule files and databases are not watched; SIGHUP still reads them again");
+            let error = anyhow::Error::from(error);
+            warn!(error = format!("{error:#}"), "windows and memories are not kept on disk: a restart would lose them");
             None
         }
     }
 }
 
-/// Takes the new rules if all of them can be used, else the old ones stay; and so the databases.
-fn reload(engine: &mut Engine, settings: &Settings) {
-    let outputs = settings.dispatch.outputs.keys().cloned().collect();
-    match input::rules(&settings.rules, Some(outputs)) {
-        Ok(rules) => {
-            info!(rules = rules.rules.len(), "rules read again");
-            engine.replace_rules(rules);
+fn keeper(checkpoints: Checkpoints, control: Sender<Control>, clock: SystemClock) -> Option<Keeper> {
+    match Keeper::start(checkpoints, control, clock) {
+        Ok(keeper) => Some(keeper),
+        Err(error) => {
+            warn!(%error, "windows and memories are not kept on disk: a restart would lose them");
+            None
         }
-        Err(error) => error!(%error, "the old rules stay in force"),
     }
-    match load::places(&settings.databases) {
-        Ok(places) => engine.replace_places(Arc::new(places)),
-        Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
+}
+
+fn watch(settings: &Settings, list_files: &BTreeSet<PathBuf>, control: Sender<Control>) -> Option<Watch> {
+    let mut paths = settings.databases.clone();
+    if let RuleSource::Paths(rules) = &settings.rules {
+        paths.extend(rules.iter().cloned());
     }
+    if paths.is_empty() && list_files.is_empty() {
+        return None;
+    }
+    let started = Watch::start(&paths, control).and_then(|mut watch| watch.follow(list_files).map(|()| watch));
+    match started {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            warn!(%error, "rule files, lists and databases are not watched; SIGHUP still reads them again");
+            None
+        }
+    }
+}
+
+/// Reads rules and databases again.
+struct Reloader<'a> {
+    settings: &'a Settings,
+    watch: Option<Watch>,
+    /// Whether the last rules that were read could not be used.
+    refused: bool,
+}
+
+impl Reloader<'_> {
+    /// Takes the new rules if all of them can be used, else the old ones stay; and so the databases.
+    fn reload(&mut self, engine: &mut Engine) {
+        let settings = self.settings;
+        let outputs = settings.dispatch.outputs.keys().cloned().collect();
+        match input::rules_with_lists(&settings.rules, Some(outputs)) {
+            Ok(LoadedRules { rules, list_files }) => {
+                info!(rules = rules.rules.len(), "rules read again");
+                engine.replace_rules(rules);
+                if let Some(watch) = &mut self.watch
+                    && let Err(error) = watch.follow(&list_files)
+                {
+                    warn!(%error, "a list is not watched; SIGHUP still reads it again");
+                }
+                if std::mem::take(&mut self.refused) {
+                    let ended = "ended: the rules could not be used".to_owned();
+                    engine.handle_problem(Problem { resolved: true, ..rules_invalid(ended) });
+                }
+            }
+            Err(error) => {
+                error!(%error, "the old rules stay in force");
+                if !std::mem::replace(&mut self.refused, true) {
+                    let summary = format!("{error:#}: the old ones stay in force");
+                    engine.handle_problem(rules_invalid(summary));
+                }
+            }
+        }
+        match load::places(&settings.databases) {
+            Ok(places) => engine.replace_places(Arc::new(places)),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
+        }
+    }
+}
+
+/// Rules that cannot be used leave old ones in force: whoever relies on the new ones must hear of it.
+fn rules_invalid(summary: String) -> Problem {
+    Problem { id: "rules-invalid", severity: Severity::High, summary, details: BTreeMap::new(), resolved: false }
 }

@@ -69,7 +69,7 @@ pub struct Compiled {
     pub written: BTreeMap<String, Written>,
     /// The tests that can be run.
     pub cases: Vec<Case>,
-    /// The files of lists that were read or should have been.
+    /// The files of lists with `reload: true`.
     pub list_files: BTreeSet<String>,
     /// What lists and macros the rules use: (user, used).
     pub uses: BTreeSet<(String, String)>,

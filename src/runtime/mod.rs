@@ -10,6 +10,7 @@ pub mod offline;
 pub mod privilege;
 pub mod record;
 pub mod rehearsal;
+pub mod resume;
 pub mod socket;
 pub mod source;
 pub mod tap;

@@ -1,8 +1,9 @@
-//! Notices that rule files changed.
+//! Notices that rule files and the files of lists changed.
 //!
 //! Folders are watched, not files: a file that is replaced by a rename, as
 //! editors and Kubernetes do, gives no event on a watch of the file itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::runtime::control::Control;
 /// A watch on files and folders. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watch {
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    folders: BTreeSet<PathBuf>,
 }
 
 /// How long the files must be still before they are read again: a copy of
@@ -31,14 +33,30 @@ impl Watch {
                 let _ = changed.try_send(());
             }
         })?;
-        for folder in folders_of(paths) {
-            watcher.watch(&folder, RecursiveMode::Recursive)?;
+        let folders = folders_of(paths);
+        for folder in &folders {
+            watcher.watch(folder, RecursiveMode::Recursive)?;
         }
         std::thread::Builder::new()
             .name("egret-watch".into())
             .spawn(move || settle(&changes, &control))
             .map_err(notify::Error::io)?;
-        Ok(Self { _watcher: watcher })
+        Ok(Self { watcher, folders })
+    }
+
+    /// Watches these files as well: those that lie in none of the folders that are watched already.
+    ///
+    /// # Errors
+    /// Where the system cannot watch a folder.
+    pub fn follow<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) -> notify::Result<()> {
+        for folder in files.into_iter().map(|file| folder_of(file)) {
+            if self.folders.iter().any(|watched| folder.starts_with(watched)) {
+                continue;
+            }
+            self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+            self.folders.insert(folder);
+        }
+        Ok(())
     }
 }
 
@@ -47,16 +65,16 @@ fn changes_content(kind: EventKind) -> bool {
     matches!(kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_))
 }
 
-fn folders_of(paths: &[PathBuf]) -> Vec<PathBuf> {
-    let folder_of = |path: &PathBuf| match path.parent() {
-        _ if path.is_dir() => path.clone(),
+fn folders_of(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    paths.iter().map(|path| folder_of(path)).collect()
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        _ if path.is_dir() => path.to_path_buf(),
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),
         _ => PathBuf::from("."),
-    };
-    let mut folders: Vec<PathBuf> = paths.iter().map(folder_of).collect();
-    folders.sort_unstable();
-    folders.dedup();
-    folders
+    }
 }
 
 fn settle(changes: &Receiver<()>, control: &Sender<Control>) {

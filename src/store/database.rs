@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode};
 
 use crate::alert::LedgerError;
 use crate::time::Timestamp;
@@ -68,15 +68,14 @@ impl Default for StoreLimits {
 impl Store {
     /// Opens the store of a state directory, and makes what is missing.
     pub fn open(directory: &Path, limits: StoreLimits, now: Timestamp) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(directory).map_err(failed)?;
+        make_directory(directory)?;
         let path = directory.join(FILE);
-        match connect(&path) {
+        match connect(&path, SCHEMA) {
             Ok(connection) => Self::ready(connection, path, limits, None),
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(&path, now)?;
                 let open = |source| StoreError::Open { path: path.clone(), source };
-                let connection = connect(&path).map_err(open)?;
+                let connection = connect(&path, SCHEMA).map_err(open)?;
                 Self::ready(connection, path, limits, Some(aside))
             }
             Err(source) => Err(StoreError::Open { path, source }),
@@ -88,29 +87,13 @@ impl Store {
         &self.path
     }
 
-    /// Keeps a part of the program's state under a name.
-    pub fn save_checkpoint(&mut self, name: &str, content: &[u8], now: Timestamp) -> Result<(), LedgerError> {
-        const SAVE: &str = "INSERT OR REPLACE INTO checkpoints(name, at, content) VALUES (?1, ?2, ?3)";
-        self.connection.execute(SAVE, params![name, now.as_nanos(), content]).map_err(ledger_error)?;
-        Ok(())
-    }
-
-    /// What was kept under a name, and when.
-    pub fn checkpoint(&self, name: &str) -> Result<Option<(Timestamp, Vec<u8>)>, LedgerError> {
-        const READ: &str = "SELECT at, content FROM checkpoints WHERE name = ?1";
-        self.connection
-            .query_row(READ, [name], |row| Ok((Timestamp::from_nanos(row.get(0)?), row.get(1)?)))
-            .optional()
-            .map_err(ledger_error)
-    }
-
     /// Puts a database that broke while it was used out of the way, and begins a fresh one.
     pub(super) fn replace(&mut self, now: Timestamp) -> Result<PathBuf, LedgerError> {
         let other = |error: &dyn std::fmt::Display| LedgerError::Other(error.to_string());
         // The old connection must let go of its files before they are renamed.
         self.connection = Connection::open_in_memory().map_err(ledger_error)?;
         let aside = set_aside(&self.path, now).map_err(|error| other(&error))?;
-        self.connection = connect(&self.path).map_err(ledger_error)?;
+        self.connection = connect(&self.path, SCHEMA).map_err(ledger_error)?;
         self.bytes = 0;
         self.set_aside = Some(aside.clone());
         Ok(aside)
@@ -126,9 +109,7 @@ impl Store {
         let bytes: i64 = connection
             .query_row(BYTES, [], |row| row.get(0))
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
-        // Alerts name people and what they run.
-        let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o640));
-        private.map_err(|source| StoreError::Directory { path: path.clone(), source })?;
+        make_private(&path)?;
         Ok(Self { connection, path, limits, set_aside, bytes: u64::try_from(bytes).unwrap_or(0) })
     }
 }
@@ -142,7 +123,19 @@ pub(super) fn ledger_error(error: rusqlite::Error) -> LedgerError {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// Makes a state directory, and those above it, where they are missing.
+pub(super) fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o750).create(directory).map_err(failed)
+}
+
+/// Alerts and windows name people and what they run.
+pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
+    let private = fs::set_permissions(path, fs::Permissions::from_mode(0o640));
+    private.map_err(|source| StoreError::Directory { path: path.to_owned(), source })
+}
+
+pub(super) fn connect(path: &Path, schema: &str) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -153,16 +146,16 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
         return Err(rusqlite::Error::SqliteFailure(damaged, Some(found)));
     }
-    connection.execute_batch(SCHEMA)?;
+    connection.execute_batch(schema)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
+pub(super) fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
     let renamed = |path: &Path| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".damaged-{}", now.as_secs()));
@@ -233,11 +226,6 @@ CREATE TABLE IF NOT EXISTS silences(
     id TEXT PRIMARY KEY,
     ends_at INTEGER,
     document TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS checkpoints(
-    name TEXT PRIMARY KEY,
-    at INTEGER NOT NULL,
-    content BLOB NOT NULL
 ) STRICT;
 COMMIT;
 ";

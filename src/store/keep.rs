@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_silences_and_checkpoints_are_kept() {
+    fn alerts_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
         let alert = |state: &'static str| {
@@ -430,8 +430,6 @@ mod tests {
         let alerts = store.alerts(10).unwrap();
         assert_eq!((alerts.len(), alerts[0].state.as_str()), (1, "resolved"));
         assert_eq!(alerts[0].acknowledged_by.as_deref(), Some("alice"), "of the same episode");
-        store.save_checkpoint("engine", b"state", at).unwrap();
-        assert_eq!(store.checkpoint("engine").unwrap(), Some((at, b"state".to_vec())));
         store.commit(&[Change::Prune(Timestamp::from_secs(100))]).unwrap();
         assert!(store.alerts(10).unwrap().is_empty());
     }

@@ -24,6 +24,15 @@ pub(super) enum ListType {
     User,
 }
 
+/// When the file of a list is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reload {
+    /// With the rule files.
+    WithRules,
+    /// Whenever it changes.
+    OnChange,
+}
+
 /// A list that was read.
 #[derive(Debug, Clone)]
 pub(super) struct KnownList {
@@ -162,7 +171,11 @@ impl Compiler<'_> {
         let max_items = keys.get("max_items").and_then(|node| self.literal(node, literal::integer));
         let max_items = max_items.and_then(|max| usize::try_from(max).ok()).unwrap_or(MAX_ITEMS);
         if let Some(file) = keys.get("file") {
-            self.list_file(file, kind, max_items, &mut values)?;
+            let reload = match keys.get("reload").and_then(|node| self.boolean(node)) {
+                Some(true) => Reload::OnChange,
+                _ => Reload::WithRules,
+            };
+            self.list_file(file, kind, max_items, reload, &mut values)?;
         }
         patterns.extend(values.into_patterns(kind.kind()));
         Some(KnownList { kind, patterns })
@@ -187,7 +200,14 @@ impl Compiler<'_> {
         self.add_value(values, kind.kind(), Asked::Bare, item, "a list item");
     }
 
-    fn list_file(&mut self, node: &Node, kind: ListType, max_items: usize, values: &mut Values) -> Option<()> {
+    fn list_file(
+        &mut self,
+        node: &Node,
+        kind: ListType,
+        max_items: usize,
+        reload: Reload,
+        values: &mut Values,
+    ) -> Option<()> {
         let name = self.text(node)?.to_owned();
         let is_builtin = node.span.source as usize >= self.files;
         if let Some(ranges) = clouds::ranges(&name).filter(|_| is_builtin) {
@@ -195,7 +215,9 @@ impl Compiler<'_> {
         }
         let directory = self.directory_of(node.span.source);
         let path = if name.starts_with('/') || directory.is_empty() { name } else { format!("{directory}/{name}") };
-        self.list_files.insert(path.clone());
+        if reload == Reload::OnChange {
+            self.list_files.insert(path.clone());
+        }
         let content = match (self.options.read_file)(&path) {
             Ok(content) => content,
             Err(error) => {
@@ -204,7 +226,10 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        self.list_digests.insert(path.clone(), *blake3::hash(&content).as_bytes());
+        if reload == Reload::WithRules {
+            // A list that is meant to change leaves the windows of its rules as they are.
+            self.list_digests.insert(path.clone(), *blake3::hash(&content).as_bytes());
+        }
         match kind {
             ListType::Network | ListType::Domain | ListType::System => {
                 self.published_list(node.span, &path, kind, &content, max_items, values)
