@@ -33,9 +33,9 @@ use crate::flow::{
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{FrameDirection, Packet};
-use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, moment, ticks};
+use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, Trigger, moment, ticks};
 use crate::time::Timestamp;
-use crate::window::{Room, Tick};
+use crate::window::{Room, Seen, Tick};
 
 /// The whole pipeline from packets to alerts.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Engine {
     /// Flows whose owner is being looked up.
     pending: Vec<Waiting>,
     questions: Vec<(FlowId, Arc<DnsQuery>)>,
+    /// What the `first_seen` rules saw.
+    seen: Seen,
     interfaces: Vec<Option<Arc<str>>>,
     outputs: VecDeque<Output>,
     health: Health,
@@ -142,6 +144,7 @@ impl Engine {
         };
         let watches = rules.rules.iter().map(|rule| Watch::new(Arc::clone(rule), settings.tick)).collect();
         let names = Names::new(settings.max_names);
+        let max_seen = settings.max_seen;
         Self {
             settings,
             rules,
@@ -153,6 +156,7 @@ impl Engine {
             owners: OwnerTable::new(),
             pending: Vec::new(),
             questions: Vec::new(),
+            seen: Seen::new(max_seen),
             interfaces: Vec::new(),
             outputs: VecDeque::new(),
             health: Health::default(),
@@ -330,6 +334,13 @@ impl Engine {
         })
     }
 
+    /// Rules that only learn so far: nothing makes them fire.
+    pub fn learning(&self) -> Vec<Arc<str>> {
+        let now = self.moment(self.next_tick.map_or(0, |next| next.saturating_sub(1)));
+        let learning = self.watches.iter().filter(|watch| watch.is_learning(&now));
+        learning.map(|watch| Arc::clone(&watch.rule.metadata.id)).collect()
+    }
+
     /// Moves event time forward though no packet came. An extra call changes nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance_to(now);
@@ -419,6 +430,8 @@ impl Engine {
             statistics.suppressed += counts.suppressed;
             statistics.firing += watch.firing();
         }
+        statistics.seen = self.seen.len();
+        statistics.seen_pushed_out = self.seen.pushed_out();
         statistics
     }
 
@@ -434,6 +447,7 @@ impl Engine {
             at: self.now,
             tick_nanos: u64::try_from(self.settings.tick.as_nanos()).unwrap_or(u64::MAX),
             rules: self.watches.iter().map(Watch::saved).collect(),
+            seen: self.seen.entries().collect(),
         }
     }
 
@@ -446,6 +460,10 @@ impl Engine {
             return restored;
         }
         let now = tick_of(checkpoint.at, self.settings.tick);
+        // The oldest first, so that they make room for the others.
+        let mut seen = checkpoint.seen;
+        seen.sort_unstable_by_key(|(_, tick)| *tick);
+        seen.into_iter().for_each(|(fingerprint, tick)| self.seen.insert(fingerprint, tick));
         for saved in checkpoint.rules {
             let same = |watch: &&mut Watch| *watch.rule.metadata.id == *saved.id;
             let Some(watch) = self.watches.iter_mut().find(same) else { continue };
@@ -579,6 +597,17 @@ impl Engine {
         unknown && at.since(flow.first) < self.settings.grace
     }
 
+    fn moment(&self, tick: Tick) -> Moment<'_> {
+        Moment {
+            tick,
+            at: self.now,
+            length: self.settings.tick,
+            host: &self.settings.host,
+            coverage: self.health.coverage(),
+            silent: self.silent,
+        }
+    }
+
     /// Makes every tick up to an input.
     fn hear_at(&mut self, at: Timestamp) {
         self.advance_to(at);
@@ -659,9 +688,23 @@ impl Engine {
         }
         let all = self.schedule_minute == i64::MIN;
         self.schedule_minute = minute;
+        self.forget_seen(at);
         for watch in self.watches.iter_mut().filter(|watch| all || watch.follows_schedule()) {
             watch.set_time(at);
         }
+    }
+
+    /// Forgets, once an hour, what no rule looks back to.
+    fn forget_seen(&mut self, at: Timestamp) {
+        if at.as_secs().div_euclid(60) % 60 != 0 || self.seen.is_empty() {
+            return;
+        }
+        let lookbacks = self.rules.rules.iter().filter_map(|rule| match &rule.trigger {
+            Trigger::FirstSeen(first) => Some(first.lookback),
+            _ => None,
+        });
+        let longest = lookbacks.max().unwrap_or_default();
+        self.seen.forget_before(tick_of(at.before(longest), self.settings.tick));
     }
 
     /// Asks again for owners that could not be told yet, and gives up on flows that are no longer young.
@@ -858,13 +901,13 @@ impl Engine {
             let is_new = !counted || (rebind && !reloaded && !before.iter().any(|old| old.is_same_group(bound)));
             happened.opened = (is_new && dns.is_none()).then_some(flow.first);
             happened.is_first_match = is_new && !before.iter().any(|old| old.watch == bound.watch);
-            if watch.book(bound, now, &happened, &sighting) {
+            if watch.book(bound, now, &happened, &sighting, &mut self.seen) {
                 continue;
             }
             // The group was empty for so long that it left.
             if let Some(again) = watch.bind(bound.watch, &seen, now.tick, room) {
                 *bound = again;
-                watch.book(bound, now, &happened, &sighting);
+                watch.book(bound, now, &happened, &sighting, &mut self.seen);
             }
         }
         if rebind && !reloaded && dns.is_none() {
@@ -1050,8 +1093,8 @@ mod tests {
     use crate::attribution::{Executable, ProcessKey};
     use crate::packet::{Address, Endpoint, FiveTuple, Protocol};
     use crate::rule::{
-        Active, Clause, Comparison, Condition, Field, Life, Limits, Metadata, Metric, Presentation, Quantity, Rule,
-        Sum, Threshold, Trigger, When,
+        Active, Clause, Comparison, Condition, Edge, Field, Life, Limits, Metadata, Metric, Presentation, Quantity,
+        Rule, Sum, Threshold, Trigger, When,
     };
     use crate::units::Bytes;
 
@@ -1069,7 +1112,11 @@ mod tests {
             active: Active::default(),
             fingerprint: 1,
             group_by: vec![Field::Exe],
-            trigger: Trigger::When(When { window: Duration::from_secs(5), all: vec![Clause::Threshold(threshold)] }),
+            trigger: Trigger::When(When {
+                window: Duration::from_secs(5),
+                all: vec![Clause::Threshold(threshold)],
+                edge: Edge::Cover,
+            }),
             life: Life::default(),
             limits: Limits::default(),
             presentation: Presentation::default(),

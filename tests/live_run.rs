@@ -164,11 +164,11 @@ fn new_rules_take_effect_and_bad_ones_do_not() {
     egret.write_rules("version: 1\nrules:\n  - id: broken\n    matsch: {}\n");
     egret.signal(Signal::HUP);
     wait::until("the refusal", || egret.log().contains("matsch").then_some(()));
-    let problem = |resolved: bool| {
+    let problem = |egret: &Egret, resolved: bool| {
         let told = |one: &serde_json::Value| one["type"] == "agent.problem" && one["data"]["resolved"] == resolved;
         egret.notifications().iter().any(told).then_some(())
     };
-    wait::until("the problem at the receivers", || problem(false));
+    wait::until("the problem at the receivers", || problem(&egret, false));
     upload(&network.client, directory.path(), &at("third"), 300_000);
     egret.wait_for("an alert by the old rules", |alert| {
         alert["rule"]["id"] == "smaller"
@@ -180,7 +180,7 @@ fn new_rules_take_effect_and_bad_ones_do_not() {
     egret.write_rules(UPLOADS);
     egret.signal(Signal::HUP);
     wait::until("the first rules again", || (told(&egret, "rules read again") > before).then_some(()));
-    wait::until("the end of the problem", || problem(true));
+    wait::until("the end of the problem", || problem(&egret, true));
     egret.stop();
 }
 

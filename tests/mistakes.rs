@@ -234,3 +234,144 @@ fn file(place: &Place, text: &str) -> String {
         Alone => format!("{text}\n"),
     }
 }
+
+/// What provokes the codes that the mistakes above do not: the code, and a file.
+fn more_files() -> Vec<(&'static str, String)> {
+    let rule =
+        |more: &str| format!("rules: [{{id: a, match: {{}}, window: 10m, when: {{bytes_out: {{gte: 1MB}}}}{more}}}]\n");
+    let matching = |block: &str| format!("rules: [{{id: a, match: {{{block}}}, each: {{}}}}]\n");
+    let mut nested = String::from("{exe: /a}");
+    (0..20).for_each(|_| nested = format!("{{not: {nested}}}"));
+    vec![
+        ("R0001", "rules: [a\n".to_owned()),
+        ("R0002", "rules:\n\t- a\n".to_owned()),
+        ("R0004", "[".repeat(100)),
+        ("R0005", "#".repeat((8 << 20) + 1)),
+        ("R0006", "rules: []\n---\nrules: []\n".to_owned()),
+        ("R0008", "rules: &a [*a]\n".to_owned()),
+        ("R0009", "rules: !!set {}\n".to_owned()),
+        ("R0010", "rules: \0\n".to_owned()),
+        ("R0017", "? [a]\n: b\n".to_owned()),
+        ("R0019", "rules: [{id: a, match: {}, each: {}, title: :x}]\n".to_owned()),
+        ("R0021", rule(", description: > 5MB")),
+        ("R0021", "rules:\n  - id: a\n    title: > 5MB\n".to_owned()),
+        ("R0100", String::new()),
+        ("R0102", "rules: 5\n".to_owned()),
+        ("R0103", "rules: [{match: {}, each: {}}]\n".to_owned()),
+        ("R0118", rule(", attack: [T1002]")),
+        ("R0122", "lists: {l: {type: cidr, file: nowhere.txt}}\n".to_owned()),
+        ("R0124", "lists: {l: {type: cidr, file: damaged.txt}}\n".to_owned()),
+        ("R0220", rule("").replace("10m", "40d")),
+        ("R0226", matching(&format!("all: [{nested}]"))),
+        ("R0230", rule(", exceptions: [{name: e, fields: [exe, user], values: [[/a]]}]")),
+        ("R0401", format!("lists: {{l: {{type: exe, items: [/a]}}}}\n{}", rule(""))),
+        ("R0402", format!("macros: {{m: {{exe: /a}}}}\n{}", rule(""))),
+        ("R0403", format!("schedules: {{s: {{weekdays: [mon]}}}}\n{}", rule(""))),
+        ("R0404", "lists: {l: {type: exe, items: [/a, /b, /a]}}\n".to_owned()),
+        ("R0411", rule(", exceptions: [{name: e, fields: [exe], values: [\"*\"]}]")),
+        ("R0412", rule(", exceptions: [{name: e, fields: [exe], values: [/a], expires: 1969-01-01}]")),
+        (
+            "R0413",
+            rule(
+                ", exceptions: [{name: e, fields: [exe], values: [/a]}, {name: f, fields: [exe, user], values: [[/a, b]]}]",
+            ),
+        ),
+        ("R0415", rule("")),
+        ("R0421", matching("not: {dst.domain: example.net}")),
+        ("R0425", rule(", tags: [exfiltration]").replace("bytes_out", "bytes_total")),
+        ("R0430", rule(", group_by: [src.port]")),
+        ("R0431", matching("cmdline: {regex: \"[a-z]+\"}")),
+        ("R0432", matching("exe.name: \"curl*\"")),
+        ("R0433", matching("exe: curl")),
+        ("R0435", rule(", group_by: [dst.asn]")),
+        ("R0440", rule("")),
+        ("R0441", rule("")),
+        ("R0445", rule("").replace("10m", "1s")),
+        ("R0501", format!("{}tests: [{{name: t, rules: [b], flows: [], expect: []}}]\n", rule(""))),
+    ]
+}
+
+/// Codes of the configuration and of failed tests, which no rule file has.
+const ELSEWHERE: &[&str] = &["R0502", "R0601", "R0602", "R0605", "R0610"];
+
+#[test]
+fn every_code_can_be_provoked_and_says_more() {
+    let read_file = |path: &str| match path {
+        "damaged.txt" => Ok(b"10.0.0.0/8\nnonsense here\n".to_vec()),
+        _ => Err("there is none".to_owned()),
+    };
+    let missing = [(egret::rule::Field::DstAsn, "a database".to_owned())].into();
+    let options = Options { lint: Lint::On, read_file: std::sync::Arc::new(read_file), missing, ..options() };
+    let mut provoked: std::collections::BTreeSet<&str> = MISTAKES.iter().map(|(_, _, code, _)| *code).collect();
+    for (code, text) in more_files() {
+        let report = compile(vec![Source::new("rules.yaml", &text)], &options).report;
+        let found: Vec<&str> = report.diagnostics.iter().map(|found| found.code.id).collect();
+        assert!(found.contains(&code), "{code} is not among {found:?} for\n{}", text.get(..200).unwrap_or(&text));
+        provoked.insert(code);
+    }
+    provoked.extend(ELSEWHERE);
+    for code in egret::rule::catalogue::ALL {
+        assert!(provoked.contains(code.id), "nothing provokes {} {}", code.id, code.name);
+        assert!(code.explanation.len() > 40, "{} says little", code.id);
+    }
+}
+
+#[test]
+fn what_a_comment_allows_is_not_told() {
+    let text = "rules:\n  - id: a\n    match: {}\n    # egret:allow R0430 every flow is looked at by itself\n    group_by: [src.port]\n    window: 10m\n    when: {bytes_out: {gte: 1MB}}\n";
+    let found = |text: &str| {
+        let options = Options { lint: Lint::On, ..options() };
+        let report = compile(vec![Source::new("rules.yaml", text)], &options).report;
+        report.diagnostics.iter().filter(|found| found.code.id == "R0430").count()
+    };
+    assert_eq!(found(text), 0);
+    assert_eq!(found(&text.replace("R0430", "R0431")), 1);
+    assert_eq!(found(&text.replace("R0430", "unbounded-group")), 0, "by its name as well");
+}
+
+#[test]
+fn shadowed_exceptions_are_those_that_never_apply() {
+    let shadowed = |exceptions: &str| {
+        let text = format!("rules: [{{id: a, match: {{dst.port: 443}}, each: {{}}, exceptions: [{exceptions}]}}]\n");
+        let options = Options { lint: Lint::On, ..options() };
+        let report = compile(vec![Source::new("rules.yaml", text)], &options).report;
+        assert!(!report.has_errors(), "{report}");
+        report.diagnostics.iter().filter(|found| found.code.id == "R0413").count()
+    };
+    let wide = "{name: wide, fields: [exe], values: [/a, /b]}";
+    assert_eq!(shadowed(&format!("{wide}, {{name: narrow, fields: [exe, user], values: [[/a, bob], [/b, eve]]}}")), 1);
+    assert_eq!(shadowed(&format!("{wide}, {{name: other, fields: [exe, user], values: [[/a, bob], [/c, eve]]}}")), 0);
+    assert_eq!(shadowed(&format!("{{name: narrow, fields: [exe, user], values: [[/a, bob]]}}, {wide}")), 0);
+    let timed = "{name: timed, fields: [exe], values: [/a], budget: {bytes_out: 1GB, per: 1d}}";
+    assert_eq!(
+        shadowed(&format!("{timed}, {{name: more, fields: [exe], values: [/a]}}")),
+        0,
+        "above its budget the other applies"
+    );
+    assert_eq!(shadowed("{name: elsewhere, match: {dst.port: 80}}"), 1, "the rule looks at port 443 alone");
+}
+
+#[test]
+fn what_takes_no_thought_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yaml");
+    let wrong = "version: 1\nlists:\n  tools: {type: exe, items: [/usr/bin/a, /usr/bin/b, /usr/bin/a]}\n  nets:\n    type: cidr\n    items:\n      - 10.0.0.0/8\n      - 10.0.0.0/8\n      - 10.1.2.3/16\nrules:\n  - id: a\n    severty: hgih\n    match: {exe: $tools, dst.ip: $nets, dst.domain: *.example.net}\n    window: 10min\n    when: {bytes_out: {gte: 500mb}}\n";
+    std::fs::write(&file, wrong).unwrap();
+    let check = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_egret"));
+        command.arg("check").args(arguments).arg(&file).output().unwrap()
+    };
+    assert_eq!(check(&[]).status.code(), Some(1));
+    let output = check(&["--fix"]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}\n{text}", String::from_utf8_lossy(&output.stdout));
+    let right = wrong
+        .replace(", /usr/bin/a]", "]")
+        .replacen("\n      - 10.0.0.0/8", "", 1)
+        .replace("10.1.2.3/16", "10.1.0.0/16")
+        .replace("severty: hgih", "severity: high")
+        .replace("*.example.net", "\"*.example.net\"")
+        .replace("10min", "10m")
+        .replace("500mb", "500MB");
+    assert_eq!(text, right);
+}

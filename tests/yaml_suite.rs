@@ -1,6 +1,8 @@
 //! The YAML test suite and files made to hurt readers: refused or read, never
 //! a crash, and soon.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use egret::rule::compile::{Options, compile};
@@ -35,6 +37,53 @@ fn invalid_documents_are_refused_and_no_document_is_a_rule_file() {
 
 #[test]
 fn bombs_are_refused_soon() {
+    for (name, text) in bombs() {
+        let start = processor_time();
+        let report = compile(vec![Source::new("bomb.yaml", text)], &Options::default()).report;
+        assert!(report.has_errors(), "{name} was read");
+        let took = processor_time() - start;
+        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
+    }
+}
+
+/// Every bomb, and the whole suite at once, by the program itself: refused, and within 512 MB.
+#[test]
+fn no_document_takes_much_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut most = 0;
+    for (name, text) in bombs() {
+        let file = directory.path().join("bomb.yaml");
+        std::fs::write(&file, text).unwrap();
+        let (code, kilobytes) = check(&file);
+        assert_eq!(code, Some(1), "{name}");
+        assert!(kilobytes < 512 * 1024, "{name} took {kilobytes} kB");
+        most = most.max(kilobytes);
+    }
+    if let Some(suite) = data::path("yaml/suite") {
+        let (code, kilobytes) = check(&suite);
+        assert_eq!(code, Some(1), "the suite");
+        assert!(kilobytes < 512 * 1024, "the suite took {kilobytes} kB");
+        most = most.max(kilobytes);
+    }
+    eprintln!("yaml: at most {most} kB");
+}
+
+/// How `egret check` ended, and the most memory that it held at once.
+fn check(path: &Path) -> (Option<i32>, i64) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    let child = command.arg("check").arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: both pointers lead to values of this function, and nobody else waits for this child.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    (libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)), usage.ru_maxrss)
+}
+
+fn bombs() -> Vec<(&'static str, String)> {
     let mut nines = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
     for level in 1..9 {
         nines.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(",")));
@@ -44,7 +93,7 @@ fn bombs_are_refused_soon() {
         let before = level - 1;
         merges.push_str(&format!("m{level}: &m{level} {{<<: *m{before}, <<: *m{before}}}\n"));
     }
-    let bombs = [
+    vec![
         ("nine levels of nine aliases", nines),
         ("a megabyte of [", "[".repeat(1 << 20)),
         ("a megabyte of {", "{".repeat(1 << 20)),
@@ -65,14 +114,7 @@ fn bombs_are_refused_soon() {
         ("a hundred documents", "---\nrules: []\n".repeat(100)),
         ("a pattern that grows", "rules: [{id: a, match: {cmdline: {regex: \"(a{1,1000}){1,1000}\"}}, each: {}}]\n".to_owned()),
         ("a billion times one flow", "rules: [{id: a, match: {}, each: {}}]\ntests: [{name: x, rules: [a], flows: [{at: 0s, times: 1000000000}], expect: []}]\n".to_owned()),
-    ];
-    for (name, text) in bombs {
-        let start = processor_time();
-        let report = compile(vec![Source::new("bomb.yaml", text)], &Options::default()).report;
-        assert!(report.has_errors(), "{name} was read");
-        let took = processor_time() - start;
-        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
-    }
+    ]
 }
 
 /// What this thread has used of a processor: other work on the machine does not count.

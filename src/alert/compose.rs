@@ -9,7 +9,7 @@ use crate::alert::{
 };
 use crate::attribution::{Attribution, Process, UnknownReason};
 use crate::flow::{Counters, FlowState, Scope};
-use crate::rule::{Detail, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Value};
+use crate::rule::{Detail, Exactness, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Value};
 use crate::time::Timestamp;
 
 /// What is known of an alert when it is said.
@@ -124,6 +124,8 @@ fn condition(measured: Measured) -> Condition {
         limit: measured.comparison.limit(),
         value: measured.value,
         met: measured.met,
+        capped: measured.exactness == Exactness::Capped,
+        estimated: measured.exactness == Exactness::Estimated,
     }
 }
 

@@ -243,6 +243,12 @@ pub struct Condition {
     pub value: Option<Quantity>,
     /// Whether it held.
     pub met: bool,
+    /// Whether counting ended at the value: it is this or more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub capped: bool,
+    /// Whether the value is an estimate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
 }
 
 /// A process in an alert.

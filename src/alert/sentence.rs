@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::alert::Evidence;
 use crate::alert::compose::{Facts, value};
 use crate::attribution::{Attribution, Process};
-use crate::rule::{Field, Measured, Quantity, Value, duration};
+use crate::rule::{Exactness, Field, Measured, Quantity, Value, duration};
 use crate::units::{Bytes, Rate};
 
 /// `/usr/bin/rclone (alice) sent 734 MB to example.net in 10m`.
@@ -37,7 +37,7 @@ fn worded(facts: &Facts<'_>) -> Option<String> {
     let heaviest = facts.evidence.and_then(Evidence::heaviest);
     let mut values = serde_json::Map::new();
     for name in template.names() {
-        let of_group = facts.group.iter().find(|(field, _)| **field == name).map(|(_, value)| value.to_string());
+        let of_group = facts.group.iter().find(|(field, _)| **field == name);
         let measured = facts.measured.iter().find(|one| one.name == name).and_then(|one| one.value);
         let known = measured.or_else(|| facts.values.get(&name).copied());
         let field = || Field::from_name(&name).map(|field| value(field, heaviest.as_ref(), owner, facts.host));
@@ -45,9 +45,13 @@ fn worded(facts: &Facts<'_>) -> Option<String> {
             ("window", ..) => facts.window.map(|window| window_text(window.length_s).into()),
             ("rule" | "id", ..) => Some(facts.rule.metadata.id.to_string().into()),
             ("title", ..) => Some(facts.rule.metadata.title.clone().into()),
-            (_, Some(text), _) => Some(text.into()),
+            (_, Some((_, Value::Missing)), _) => Some(serde_json::Value::Null),
+            (_, Some((_, value)), _) => Some(value.to_string().into()),
             (_, None, Some(quantity)) => serde_json::to_value(quantity).ok(),
-            _ => field().map(|value| value.to_string().into()),
+            _ => field().map(|value| match value {
+                Value::Missing => serde_json::Value::Null,
+                known => known.to_string().into(),
+            }),
         };
         if let Some(value) = value {
             insert(&mut values, &name, value);
@@ -131,7 +135,7 @@ fn predicate(measured: &Measured, place: &str) -> String {
         "packets_out" => format!("sent {count} packets{}", with("to")),
         "packets_in" => format!("received {count} packets{}", with("from")),
         "packets_total" => format!("exchanged {count} packets{}", with("with")),
-        "connections" => format!("opened {count} connections{}", with("to")),
+        "connections" => format!("opened {} connections{}", many(count, measured.exactness), with("to")),
         "connections_failed" => format!("failed to connect {count} times{}", with("to")),
         "dns.queries" => format!("asked {count} DNS questions{}", with("of")),
         name if name.ends_with("_out.rate") || name == "peak(bytes_out)" => {
@@ -141,11 +145,20 @@ fn predicate(measured: &Measured, place: &str) -> String {
             format!("reached {}{} ({name})", Rate(count), with("with"))
         }
         name => match name.strip_prefix("distinct(").and_then(|rest| rest.strip_suffix(')')) {
-            Some(field) => format!("reached {count} different {field}"),
+            Some(field) => format!("reached {} different {field}", many(count, measured.exactness)),
             None => match value {
                 Quantity::Count(count) => format!("has {name} of {count}{}", with("with")),
                 Quantity::Ratio(ratio) => format!("has {name} of {ratio:.2}{}", with("with")),
             },
         },
+    }
+}
+
+/// `101+` where counting ended there, `about 5200` where it is an estimate.
+fn many(count: u64, exactness: Exactness) -> String {
+    match exactness {
+        Exactness::Exact => count.to_string(),
+        Exactness::Capped => format!("{count}+"),
+        Exactness::Estimated => format!("about {count}"),
     }
 }

@@ -34,6 +34,8 @@ pub struct Process {
     pub user: Option<User>,
     /// The effective group id.
     pub gid: Option<u32>,
+    /// The name of that group, where it has one.
+    pub group: Option<Arc<str>>,
     /// The user who logged in, whoever the process runs as (audit `loginuid`).
     pub login_user: Option<User>,
     /// Parents, the nearest first.

@@ -20,6 +20,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check rules and configuration: all errors, with line, column and advice
+    #[command(visible_alias = "lint")]
     Check(check::Arguments),
     /// Run the tests of rules, in virtual time
     Test(test::Arguments),

@@ -9,9 +9,11 @@ use clap::ValueEnum;
 
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
-use crate::config::{ConfigError, DEFAULT_CONFIG_PATH, RuleSource, Settings, rule_files, shipped};
+use crate::config::{
+    ConfigError, DEFAULT_CONFIG_PATH, RuleSource, Settings, missing_fields, read, rule_files, shipped,
+};
 use crate::rule::compile::{Lint, Options, compile};
-use crate::rule::diagnose::{Fix, Level, Report};
+use crate::rule::diagnose::{Fix, Level, Report, Source};
 use crate::rule::render::{Colour, Format, render, summary};
 use crate::runtime::clock::{Clock, SystemClock};
 
@@ -133,8 +135,15 @@ fn check(arguments: &Arguments) -> anyhow::Result<Report> {
         anyhow::bail!("there is no rule file here (`*.yaml`, `*.yml`)");
     }
     let now = SystemClock::start().wall();
-    let options = Options { lint: Lint::On, ..rule_files::options(now, outputs) };
-    Ok(compile(sources, &options).report)
+    // Whoever checks files without a configuration may write them for other hosts.
+    let missing = settings.as_ref().map(missing_fields).unwrap_or_default();
+    let options = Options { lint: Lint::On, missing, ..rule_files::options(now, outputs) };
+    let mut report = compile(sources, &options).report;
+    if let Some(path) = path {
+        let content = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        report.merge(read::lint(Source::new(path.display().to_string(), content)));
+    }
+    Ok(report)
 }
 
 fn print(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {

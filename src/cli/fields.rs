@@ -1,11 +1,14 @@
 //! `egret fields`: what rules can match, group by and measure.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use crate::cli::args::OutputFormat;
 use crate::cli::exit::Exit;
+use crate::cli::input;
+use crate::config::{Settings, missing_fields};
 use crate::rule::kind::{Kind, OPERATORS};
 use crate::rule::{Field, Metric};
 
@@ -15,6 +18,9 @@ pub struct Arguments {
     /// Only names that start with this; `metrics` and `operators` list those
     #[arg(value_name = "PREFIX", default_value = "")]
     prefix: String,
+    /// The configuration, which decides what this host can tell
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -23,6 +29,8 @@ pub struct Arguments {
 /// Lists.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let prefix = arguments.prefix.as_str();
+    let settings = Settings::load(arguments.config.as_deref()).map_err(input::say_config_error)?;
+    let missing = missing_fields(&settings);
     let mut rows = Vec::new();
     match prefix {
         "operators" => rows.extend(OPERATORS.iter().map(|operator| Row {
@@ -34,7 +42,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         _ => {
             if prefix != "metrics" {
                 rows.extend(
-                    Field::ALL.iter().filter(|field| field.name().starts_with(prefix)).map(|field| of_field(*field)),
+                    Field::ALL
+                        .iter()
+                        .filter(|field| field.name().starts_with(prefix))
+                        .map(|field| Row { missing: missing.contains_key(field), ..of_field(*field) }),
                 );
             }
             let wanted = |name: &str| prefix == "metrics" || name.starts_with(prefix);
@@ -60,10 +71,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
                     "operators": row.operators,
                     "values": row.values,
                     "needs": row.needs,
+                    "missing_here": row.missing,
                 })
             )?,
             OutputFormat::Text => {
-                let needs = row.needs.map(|needs| format!(" (missing without {needs})")).unwrap_or_default();
+                let needs = match (row.needs, row.missing) {
+                    (Some(needs), true) => format!(" (missing on this host: needs {needs})"),
+                    (Some(needs), false) => format!(" (needs {needs})"),
+                    (None, _) => String::new(),
+                };
                 writeln!(out, "{:width$}  {:14}  {}{needs}", row.name, row.kind, row.description)?;
             }
         }
@@ -82,6 +98,7 @@ struct Row {
     operators: Vec<&'static str>,
     values: &'static [&'static str],
     needs: Option<&'static str>,
+    missing: bool,
 }
 
 fn of_field(field: Field) -> Row {
@@ -96,5 +113,6 @@ fn of_field(field: Field) -> Row {
             _ => &[],
         },
         needs: field.needs(),
+        missing: false,
     }
 }

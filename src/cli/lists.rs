@@ -6,24 +6,33 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
+use serde_json::json;
 
+use crate::cli::args::OutputFormat;
 use crate::cli::exit::Exit;
 use crate::cli::{input, terminal};
 use crate::config::Settings;
 use crate::names::{List, normalize};
+use crate::rule::compile::{BuiltinList, builtin_lists};
+use crate::rule::diagnose::nearest;
 use crate::runtime::fetch::{self, Fetched};
 use crate::runtime::load;
 
 /// What `egret lists` takes.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to do with lists.
+    /// What to do with lists; without it, the built-in ones are listed.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, global = true)]
+    output: OutputFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print the items of a built-in list
+    Show(ShowArguments),
     /// Say for each address on standard input whether a list holds it
     ///
     /// Domains and AS numbers are looked up, too. A line out is the line in and `true` or `false`.
@@ -33,6 +42,13 @@ enum Command {
     /// A copy of each is kept in the state folder, where rules find it as `file: /var/lib/egret/lists/NAME.list`.
     /// What comes is checked first: the last good copy stays where it is no list.
     Update(UpdateArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArguments {
+    /// Its name, with or without `$`
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,9 +77,49 @@ struct MatchArguments {
 /// Runs the subcommand.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     match &arguments.command {
-        Command::Match(arguments) => match_lines(arguments),
-        Command::Update(arguments) => update(arguments),
+        None => list(arguments.output),
+        Some(Command::Show(show)) => self::show(show, arguments.output),
+        Some(Command::Match(arguments)) => match_lines(arguments),
+        Some(Command::Update(arguments)) => update(arguments),
     }
+}
+
+/// The built-in lists.
+fn list(output: OutputFormat) -> anyhow::Result<Exit> {
+    let lists = builtin_lists();
+    let width = lists.iter().map(|list| list.name.len()).max().unwrap_or(0) + 1;
+    let mut out = anstream::stdout().lock();
+    for BuiltinList { name, kind, description, items } in &lists {
+        let count = items.len();
+        match output {
+            OutputFormat::Json => {
+                let object = json!({ "name": name, "type": kind, "items": count, "description": description });
+                writeln!(out, "{object}")?;
+            }
+            OutputFormat::Text => {
+                writeln!(out, "{:width$}  {kind:6}  {count:>5}  {description}", format!("${name}"))?;
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn show(arguments: &ShowArguments, output: OutputFormat) -> anyhow::Result<Exit> {
+    let wanted = arguments.name.trim_start_matches('$');
+    let lists = builtin_lists();
+    let Some(list) = lists.iter().find(|list| list.name == wanted) else {
+        let meant = nearest(wanted, lists.iter().map(|list| list.name.as_str()));
+        let meant = meant.map(|name| format!("; did you mean `${name}`?")).unwrap_or_default();
+        anyhow::bail!("there is no built-in list `${wanted}`{meant}");
+    };
+    let mut out = anstream::stdout().lock();
+    for item in &list.items {
+        match output {
+            OutputFormat::Json => writeln!(out, "{}", json!({ "list": list.name, "item": item }))?,
+            OutputFormat::Text => writeln!(out, "{item}")?,
+        }
+    }
+    Ok(Exit::Fine)
 }
 
 fn update(arguments: &UpdateArguments) -> anyhow::Result<Exit> {

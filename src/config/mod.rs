@@ -3,6 +3,7 @@
 //! Strict and layered: defaults, then the file, then the environment, then
 //! the arguments; merged once. An unknown key is an error.
 
+mod availability;
 mod file;
 mod host;
 mod local;
@@ -11,6 +12,7 @@ pub mod rule_files;
 mod settings;
 pub mod shipped;
 
+pub use availability::missing_fields;
 pub use file::{ConfigError, ConfigFile, HostFile, SourceKind};
 pub use host::this_host;
 pub use local::host_addresses;

@@ -3,11 +3,17 @@
 //! serde stops at the first mistake. Each one is therefore reported, taken
 //! out of a copy of the values, and the copy read again.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_path_to_error::{Path, Segment};
 use serde_yaml::Value;
 
 use crate::config::file::ConfigFile;
-use crate::rule::catalogue::{BAD_LITERAL, CONFIG_VALUE, MISSING_KEY, UNKNOWN_KEY, UNKNOWN_OUTPUT, UNKNOWN_VALUE};
+use crate::dispatch::settings::OutputSettings;
+use crate::rule::catalogue::{
+    BAD_LITERAL, CONFIG_VALUE, MISSING_KEY, PLAIN_HTTP, PRESET_LIMIT, SECRET_READABLE, UNKNOWN_KEY, UNKNOWN_OUTPUT,
+    UNKNOWN_VALUE,
+};
 use crate::rule::diagnose::{Diagnostic, Report, Source, Span};
 use crate::rule::yaml::{self, Node};
 
@@ -37,6 +43,67 @@ pub fn parse(source: Source) -> Result<ConfigFile, Box<Report>> {
         _ => Err(Box::new(report)),
     }
 }
+
+/// What is not wrong with a configuration and still not good.
+pub fn lint(source: Source) -> Report {
+    let mut report = Report::new(vec![source]);
+    let Some(root) = yaml::read(0, &mut report) else { return report };
+    let text = report.sources.first().map(|source| source.text.to_string()).unwrap_or_default();
+    // Mistakes were told when the configuration was read.
+    let mut ignored = Report::default();
+    let file = lower(&text, &root, &mut ignored);
+    for entry in root.child("outputs").and_then(Node::entries).unwrap_or_default() {
+        let output = file.as_ref().and_then(|file| file.outputs.as_ref()?.get(&entry.key.text));
+        lint_output(&entry.value, output, &mut report);
+    }
+    report.sort();
+    report.suppress();
+    report
+}
+
+fn lint_output(node: &Node, output: Option<&OutputSettings>, report: &mut Report) {
+    for entry in node.entries().unwrap_or_default() {
+        let (key, value) = (entry.key.text.as_str(), &entry.value);
+        let Some(text) = value.text() else { continue };
+        let is_secret = SECRET_FILES.contains(&key);
+        if is_secret && std::fs::metadata(text).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
+            let found = Diagnostic::new(&SECRET_READABLE, value.span, format!("everybody can read `{text}`"))
+                .help(format!("run `chmod o-r {text}`"));
+            report.push(found);
+        }
+        if key == "url" && text.starts_with("http://") && !is_this_host(text) {
+            let found = Diagnostic::new(&PLAIN_HTTP, value.span, "alerts leave over http without TLS");
+            report.push(found.help(format!("did you mean `{}`?", text.replacen("http", "https", 1))));
+        }
+    }
+    let Some(output) = output else { return };
+    if let (Some(rate), Some(most)) = (output.common.rate, output.transport.default_rate())
+        && rate.per_second > most.per_second
+    {
+        let span = node.at("rate.per_second").map_or(node.span, |rate| rate.span);
+        let kind = node.child("type").and_then(Node::text).unwrap_or("the service");
+        let message = format!("`{kind}` takes {} messages a second, not {}", most.per_second, rate.per_second);
+        report.push(Diagnostic::new(&PRESET_LIMIT, span, message).help("leave `rate` out"));
+    }
+}
+
+/// Whether a URL leads to this very host, so that nobody can listen.
+fn is_this_host(url: &str) -> bool {
+    let host = url.trim_start_matches("http://");
+    ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
+}
+
+/// Keys that name the file of a secret.
+const SECRET_FILES: &[&str] = &[
+    "password_file",
+    "secret_file",
+    "previous_secret_file",
+    "authorization_file",
+    "token_file",
+    "url_file",
+    "key_file",
+    "routing_key_file",
+];
 
 fn lower(text: &str, root: &Node, report: &mut Report) -> Option<ConfigFile> {
     // Both readers have accepted the text, so this one reads it as well.
@@ -203,6 +270,26 @@ mod tests {
         let text = "outputs:\n  screen: {type: stdout}\nrouting:\n  defaults: {outputs: [sceen]}\n";
         let found = problems(text).join("\n");
         assert!(found.contains("egret.yaml:4:24") && found.contains("unknown output `sceen`"), "{found}");
+    }
+
+    #[test]
+    fn what_is_not_good_is_told_with_its_place() {
+        use std::os::unix::fs::PermissionsExt;
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "outputs:\n  a: {{type: webhook, url: \"http://hooks.example.org/x\", allow_insecure: true, secret_file: {}}}\n  \
+             b: {{type: webhook, url: \"http://127.0.0.1:1/x\", allow_insecure: true}}\n  \
+             c: {{type: slack, url: \"https://hooks.example.org/x\", rate: {{per_second: 50}}}}\n",
+            secret.path().display()
+        );
+        let found = |mode| {
+            std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let report = lint(Source::new("egret.yaml", &text));
+            let found = report.diagnostics.iter();
+            found.map(|found| format!("{} {}", found.code.id, found.span.line)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0o600), ["R0605 2", "R0610 4"]);
+        assert_eq!(found(0o644), ["R0605 2", "R0602 2", "R0610 4"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Finds and reads rule files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -67,6 +67,7 @@ pub fn options(now: Timestamp, outputs: Option<BTreeSet<String>>) -> Options {
         outputs,
         now,
         local_zone: jiff::tz::TimeZone::system(),
+        missing: BTreeMap::new(),
         lint: Lint::Off,
     }
 }

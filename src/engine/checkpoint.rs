@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::alert::Lifecycle;
 use crate::engine::memory::SavedMemory;
-use crate::engine::watch::Past;
+use crate::engine::watch::{ExceptionUsage, Past};
 use crate::rule::SavedValue;
 use crate::time::Timestamp;
-use crate::window::{Gauges, Layout};
+use crate::window::{Gauges, Layout, Tick, Track};
 
 /// The state of an engine as values.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -22,6 +22,9 @@ pub struct Checkpoint {
     /// The length of a tick in nanoseconds: ticks of another length say nothing.
     pub tick_nanos: u64,
     pub(super) rules: Vec<SavedRule>,
+    /// What the `first_seen` rules saw.
+    #[serde(default)]
+    pub(super) seen: Vec<(u64, Tick)>,
 }
 
 /// What was taken over from a checkpoint.
@@ -50,7 +53,19 @@ pub(super) struct SavedRule {
     pub(super) layout: Layout,
     pub(super) memory: SavedMemory,
     pub(super) past: Vec<(Arc<str>, Past)>,
+    #[serde(default)]
+    pub(super) hidden: Vec<SavedException>,
     pub(super) groups: Vec<SavedGroup>,
+}
+
+/// What one exception hid.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedException {
+    pub(super) exception: String,
+    pub(super) budget: Track,
+    pub(super) usage: ExceptionUsage,
+    /// What its budget counted.
+    pub(super) words: String,
 }
 
 /// The state of one group.

@@ -8,9 +8,10 @@ use crate::engine::Statistics;
 use crate::flow::CaptureLosses;
 use crate::rule::Severity;
 use crate::time::Timestamp;
+use crate::window::{Span, Track};
 
 /// What goes wrong in the engine and before it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     losses: CaptureLosses,
     /// Losses and packets of the last ticks, by which coverage is told.
@@ -18,6 +19,10 @@ pub(super) struct Health {
     recent_seen: f64,
     lost_since_tick: u64,
     seen_since_tick: u64,
+    own: Track,
+    own_total: u64,
+    /// Own bytes above what is usual, as a running total.
+    own_excess: u64,
     faults: [Fault; FAULTS.len()],
 }
 
@@ -33,17 +38,43 @@ struct Fault {
 }
 
 /// The problems that the engine itself finds: id, severity, and one sentence.
-const FAULTS: [(&str, Severity, &str); 3] = [
+const FAULTS: [(&str, Severity, &str); 5] = [
     ("data-loss", Severity::High, "the capture loses packets: totals are too low"),
     ("flow-limit", Severity::Medium, "more flows than the flow table holds: some left early or were not counted"),
     ("group-limit", Severity::Medium, "more groups than the rules may hold: light ones left early"),
+    ("first-seen-full", Severity::Medium, "more values than can be remembered: what was seen long ago counts as new"),
+    (
+        "self-traffic",
+        Severity::Medium,
+        "Egret itself sends more than 100 MB in ten minutes; no other rule looks at that",
+    ),
 ];
+
+/// Egret's own flows match no rule, so that telling of an alert cannot raise another. This is the rule for them.
+const OWN_BYTES: u64 = 100_000_000;
+const OWN_WINDOW: Span = Span { length: 600, width: 10 };
 
 /// A problem has ended when nothing was lost for this long.
 const CALM: Duration = Duration::from_secs(60);
 
 /// How much of the past coverage is told by: it fades by half in about 40 ticks.
 const FADING: f64 = 0.983;
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            losses: CaptureLosses::default(),
+            recent_lost: 0.0,
+            recent_seen: 0.0,
+            lost_since_tick: 0,
+            seen_since_tick: 0,
+            own: Track::new(&[OWN_WINDOW], 1),
+            own_total: 0,
+            own_excess: 0,
+            faults: [Fault::default(); FAULTS.len()],
+        }
+    }
+}
 
 impl Health {
     /// Takes the running totals of the sources.
@@ -75,11 +106,14 @@ impl Health {
     pub(super) fn tick(&mut self, now: Timestamp, statistics: &Statistics) -> Vec<Problem> {
         self.recent_lost = self.recent_lost * FADING + std::mem::take(&mut self.lost_since_tick) as f64;
         self.recent_seen = self.recent_seen * FADING + std::mem::take(&mut self.seen_since_tick) as f64;
+        self.watch_own(now, statistics.own_bytes);
         let losses = &self.losses;
         let totals = [
             losses.kernel_dropped + losses.interface_dropped + losses.queue_dropped + losses.table_full,
             statistics.flows.evicted + statistics.flows.refused,
             statistics.groups_evicted + statistics.groups_refused,
+            statistics.seen_pushed_out,
+            self.own_excess,
         ];
         let mut problems = Vec::new();
         for ((fault, total), (id, severity, sentence)) in self.faults.iter_mut().zip(totals).zip(FAULTS) {
@@ -110,6 +144,18 @@ impl Health {
         }
         problems
     }
+
+    fn watch_own(&mut self, now: Timestamp, total: u64) {
+        let grown = total.saturating_sub(self.own_total);
+        self.own_total = total;
+        if grown == 0 {
+            return;
+        }
+        self.own.add(&[OWN_WINDOW], u64::try_from(now.as_secs()).unwrap_or(0), &[grown]);
+        if self.own.sum(0, 0, 1) >= OWN_BYTES {
+            self.own_excess += grown;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,5 +180,19 @@ mod tests {
         }
         assert_eq!(told, [(0, "data-loss", false), (69, "data-loss", true)]);
         assert!(health.coverage() > 0.99);
+    }
+
+    #[test]
+    fn egret_hears_when_it_is_the_one_that_sends() {
+        let mut health = Health::default();
+        let mut told = Vec::new();
+        for second in 0..900u64 {
+            // A megabyte a second for three minutes.
+            let own_bytes = second.min(180) * 1_000_000;
+            let now = Timestamp::from_secs(i64::try_from(second).unwrap());
+            let statistics = Statistics { own_bytes, ..Statistics::default() };
+            told.extend(health.tick(now, &statistics).into_iter().map(|one| (second, one.id, one.resolved)));
+        }
+        assert_eq!(told, [(100, "self-traffic", false), (240, "self-traffic", true)]);
     }
 }

@@ -8,6 +8,7 @@ use crate::attribution::{Lookup, Process};
 use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
 use crate::names::{FlowRecord, NameStatistics};
 use crate::rule::Host;
+use crate::window::MAX_SEEN;
 
 /// What the engine is told once.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Settings {
     pub max_names: usize,
     /// Bytes that the groups of all rules may hold.
     pub max_group_bytes: usize,
+    /// Tuples that the `first_seen` rules remember together.
+    pub max_seen: usize,
     /// Where owners come from.
     pub owners: Owners,
     /// Whether more is to be found out about owners.
@@ -109,6 +112,10 @@ pub struct Statistics {
     pub groups_refused: u64,
     /// Bytes that the groups hold, about.
     pub group_bytes: usize,
+    /// Tuples that the `first_seen` rules remember at this moment.
+    pub seen: usize,
+    /// Tuples that left early because there were too many.
+    pub seen_pushed_out: u64,
     /// Alerts that began to fire.
     pub alerts: u64,
     /// Alerts that fire at this moment.
@@ -137,6 +144,7 @@ impl Default for Settings {
             max_flows: MAX_FLOWS,
             max_names: 262_144,
             max_group_bytes: 256 << 20,
+            max_seen: MAX_SEEN,
             owners: Owners::Given,
             descriptions: Descriptions::Given,
             records: Records::Off,

@@ -11,7 +11,7 @@ use crate::alert::{
     Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, Reason, Sighting, Step, Window, alert_key,
     compose, episode_uid,
 };
-use crate::engine::checkpoint::{SavedGroup, SavedRule};
+use crate::engine::checkpoint::{SavedException, SavedGroup, SavedRule};
 use crate::engine::memory::{Memory, Recollection, Shown, amount};
 use crate::flow::Counters;
 use crate::rule::{
@@ -20,7 +20,7 @@ use crate::rule::{
 };
 use crate::time::Timestamp;
 use crate::window::{
-    Addition, Column, Gauges, GroupId, Openness, Room, Series, SeriesStatistics, Span, Tick, Track, WindowRef,
+    Addition, Column, Gauges, GroupId, Openness, Room, Seen, Series, SeriesStatistics, Span, Tick, Track, WindowRef,
 };
 
 /// A rule at work.
@@ -126,7 +126,7 @@ struct Hidden {
 }
 
 /// What one exception hid, as running totals.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ExceptionUsage {
     /// Times that it hid something: flows and ticks.
     pub hits: u64,
@@ -145,6 +145,29 @@ pub(super) struct Past {
 
 /// Ended alerts remembered for each rule.
 const MAX_PAST: usize = 65_536;
+
+impl Hidden {
+    fn saved(&self, exception: &Exception) -> SavedException {
+        SavedException {
+            exception: exception.name.to_string(),
+            budget: self.budget.clone(),
+            usage: self.usage.clone(),
+            words: budget_words(exception),
+        }
+    }
+}
+
+impl SavedException {
+    /// Whether what it used counts for the budget that the exception has.
+    fn budget_fits(&self, exception: &Exception, budget: &Track) -> bool {
+        self.words == budget_words(exception) && self.budget.same_shape(budget)
+    }
+}
+
+/// What a budget counts, so that another one does not take over its sums.
+fn budget_words(exception: &Exception) -> String {
+    exception.budget.as_ref().map(|budget| format!("{} {:?}", budget.metric, budget.per)).unwrap_or_default()
+}
 
 impl Bound {
     /// Whether it is the same group of the same rule.
@@ -189,9 +212,17 @@ impl Watch {
         if plan.sources != self.plan.sources || !self.series.adopt_layout(&plan.layout) {
             return false;
         }
-        if self.rule.exceptions.len() != rule.exceptions.len() {
-            self.hidden = rule.exceptions.iter().map(|exception| hidden(exception, tick)).collect();
-        }
+        let before = std::mem::take(&mut self.hidden);
+        let before: Vec<(&Arc<Exception>, Hidden)> = self.rule.exceptions.iter().zip(before).collect();
+        self.hidden = rule
+            .exceptions
+            .iter()
+            .map(|exception| match before.iter().find(|(old, _)| old.name == exception.name) {
+                Some((old, hidden)) if old.budget == exception.budget => hidden.clone(),
+                Some((_, old)) => Hidden { usage: old.usage.clone(), ..hidden(exception, tick) },
+                None => hidden(exception, tick),
+            })
+            .collect();
         self.plan = plan;
         self.fields = fields_of(rule);
         self.rule = Arc::clone(rule);
@@ -217,6 +248,7 @@ impl Watch {
         now: &Moment<'_>,
         happened: &Happened,
         sighting: &Sighting<'_>,
+        seen: &mut Seen,
     ) -> bool {
         let excluded = self.exclude(bound, now, happened);
         let mut addition = Addition::default();
@@ -253,7 +285,7 @@ impl Watch {
         let Self { memory, rule, .. } = self;
         if let Trigger::FirstSeen(first) = &rule.trigger {
             let tuple = &group.key[..(first.per.len() + first.of.len()).min(group.key.len())];
-            if memory.is_new(first, now.length, now.tick, tuple) {
+            if memory.is_new(first, rule.fingerprint, now, tuple, seen) {
                 group.extension.novel_since = Some(now.tick);
             }
         } else if !matches!(memory, Memory::None) {
@@ -270,7 +302,8 @@ impl Watch {
             evidence.note(now.tick, length, sighting, counters);
             return true;
         }
-        let reading = Reading { layout: &self.plan.layout, gauges: &group.gauges, error: None, now: now.tick };
+        let edge = self.plan.edge;
+        let reading = Reading { layout: &self.plan.layout, gauges: &group.gauges, edge, error: None, now: now.tick };
         if self.plan.is_near(&reading) {
             state.evidence.insert(Box::default()).note(now.tick, length, sighting, counters);
         }
@@ -355,11 +388,17 @@ impl Watch {
     }
 
     pub(super) fn statistics(&self) -> SeriesStatistics {
-        self.series.statistics()
+        let statistics = self.series.statistics();
+        SeriesStatistics { evicted: statistics.evicted + self.memory.forgotten(), ..statistics }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.series.heap_bytes()
+        self.series.heap_bytes() + self.memory.heap_bytes()
+    }
+
+    /// Whether the rule only learns so far, and cannot fire.
+    pub(super) fn is_learning(&self, now: &Moment<'_>) -> bool {
+        self.memory.is_learning(&self.rule, now)
     }
 
     pub(super) fn counts(&self) -> WatchCounts {
@@ -392,6 +431,7 @@ impl Watch {
             layout: self.plan.layout.clone(),
             memory: self.memory.saved(),
             past: self.past.iter().map(|(key, past)| (Arc::clone(key), *past)).collect(),
+            hidden: self.rule.exceptions.iter().zip(&self.hidden).map(|(one, hidden)| hidden.saved(one)).collect(),
             groups: self.series.ids().filter_map(group).collect(),
         }
     }
@@ -405,6 +445,13 @@ impl Watch {
         self.seed = saved.seed;
         self.hasher = foldhash::fast::FixedState::with_seed(saved.seed);
         self.memory.restore(saved.memory);
+        let exceptions = self.rule.exceptions.iter().zip(&mut self.hidden);
+        for (exception, hidden) in exceptions {
+            let left = saved.hidden.iter().find(|left| *left.exception == *exception.name);
+            if let Some(left) = left.filter(|left| left.budget_fits(exception, &hidden.budget)) {
+                (hidden.budget, hidden.usage) = (left.budget.clone(), left.usage.clone());
+            }
+        }
         self.past = saved.past.into_iter().collect();
         let (mut groups, mut alerts) = (0, 0);
         for group in saved.groups.into_iter().filter(|group| group.gauges.fit(&self.plan.layout)) {
@@ -563,7 +610,8 @@ impl Watch {
         let Some(group) = self.series.group(id) else { return Findings::default() };
         let error = |window: WindowRef, column: usize| self.series.error(id, now.tick, window, column);
         let error: Option<&dyn Fn(WindowRef, usize) -> u64> = if group.is_newcomer() { Some(&error) } else { None };
-        let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, error, now: now.tick };
+        let edge = self.plan.edge;
+        let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, edge, error, now: now.tick };
         let verdict = |checks| self.plan.verdict(checks, &reading).holds;
         let holds = match &self.rule.trigger {
             Trigger::Each => opened > 0,
@@ -627,6 +675,7 @@ impl Watch {
         let reading = group.map(|group| Reading {
             layout,
             gauges: &group.gauges,
+            edge: self.plan.edge,
             error: if group.is_newcomer() { Some(&error) } else { None },
             now: now.tick,
         });

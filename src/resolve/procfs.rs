@@ -106,6 +106,7 @@ impl Proc {
             working_directory: link(&directory.fd, "cwd").ok(),
             user: owner.map(|(uid, _)| users.user(uid)),
             gid: owner.map(|(_, gid)| gid),
+            group: owner.and_then(|(_, gid)| users.group(gid)),
             login_user: login.filter(|uid| *uid != NO_LOGIN).map(|uid| users.user(uid)),
             ancestors: Vec::new(),
             cgroup: (!cgroup.path.is_empty()).then_some(cgroup.path),

@@ -1,4 +1,4 @@
-//! Names of users, remembered: a name service may ask a server for them.
+//! Names of users and groups, remembered: a name service may ask a server for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,23 +6,40 @@ use std::time::{Duration, Instant};
 
 use crate::attribution::User;
 
-/// The users that were asked for.
+/// The users and groups that were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    names: HashMap<u32, (Option<Arc<str>>, Instant)>,
+    users: Names,
+    groups: Names,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    known: HashMap<u32, (Option<Arc<str>>, Instant)>,
 }
 
 impl Users {
     /// The user of a number, with the name where there is one.
     pub(super) fn user(&mut self, uid: u32) -> User {
-        if self.names.len() >= MAX_USERS {
-            self.names.clear();
+        User { uid: Some(uid), name: self.users.of(uid, name_of) }
+    }
+
+    /// The name of a group, where it has one.
+    pub(super) fn group(&mut self, gid: u32) -> Option<Arc<str>> {
+        self.groups.of(gid, name_of_group)
+    }
+}
+
+impl Names {
+    fn of(&mut self, id: u32, ask: fn(u32) -> Option<Arc<str>>) -> Option<Arc<str>> {
+        if self.known.len() >= MAX_NAMES {
+            self.known.clear();
         }
-        let (name, asked) = self.names.entry(uid).or_insert_with(|| (name_of(uid), Instant::now()));
+        let (name, asked) = self.known.entry(id).or_insert_with(|| (ask(id), Instant::now()));
         if asked.elapsed() > TTL {
-            (*name, *asked) = (name_of(uid), Instant::now());
+            (*name, *asked) = (ask(id), Instant::now());
         }
-        User { uid: Some(uid), name: name.clone() }
+        name.clone()
     }
 }
 
@@ -31,8 +48,13 @@ fn name_of(uid: u32) -> Option<Arc<str>> {
     Some(user.name().to_string_lossy().into())
 }
 
-/// Users remembered at once; further ones start the memory anew.
-const MAX_USERS: usize = 4_096;
+fn name_of_group(gid: u32) -> Option<Arc<str>> {
+    let group = uzers::get_group_by_gid(gid)?;
+    Some(group.name().to_string_lossy().into())
+}
+
+/// Names of a kind remembered at once; further ones start the memory anew.
+const MAX_NAMES: usize = 4_096;
 
 /// For how long a name is believed.
 const TTL: Duration = Duration::from_secs(300);
@@ -46,5 +68,7 @@ mod tests {
         let mut users = Users::default();
         assert_eq!(users.user(0).name.as_deref(), Some("root"));
         assert_eq!(users.user(4_000_000_001), User { uid: Some(4_000_000_001), name: None });
+        assert_eq!(users.group(0).as_deref(), Some("root"));
+        assert_eq!(users.group(4_000_000_001), None);
     }
 }

@@ -83,7 +83,7 @@ codes! {
     UNKNOWN_FIELD "R0107" "unknown-field" Error
         "There is no such flow field. `egret fields` lists all of them."
     UNKNOWN_OPERATOR "R0108" "unknown-operator" Error
-        "This type of field has no such operator."
+        "This type of field has no such operator. `egret fields operators` lists all of them, and the JSON form of `egret fields` says which each field takes."
     UNKNOWN_METRIC "R0109" "unknown-metric" Error
         "There is no such metric. Metrics measure a group over a window: `bytes_out`, `distinct(dst.ip)`, `upload_ratio`."
     UNKNOWN_VALUE "R0110" "unknown-value" Error
@@ -131,7 +131,7 @@ codes! {
     CYCLE "R0225" "cycle" Error
         "A macro or list contains itself, directly or through others."
     NESTING "R0226" "nesting" Error
-        "Conditions are nested more than 16 deep."
+        "Conditions are nested more than 16 deep. A macro gives a part a name, and the rule can be read again."
     EXCEPTION_SHAPE "R0230" "exception-shape" Error
         "The values of an exception are tuples: as many values as the exception has fields."
     OVERRIDE_TARGET "R0301" "override-target" Error
@@ -139,15 +139,19 @@ codes! {
     OVERRIDE_PATH "R0302" "override-path" Error
         "An override sets something that its target cannot have."
     UNUSED_LIST "R0401" "unused-list" Warning
-        "No rule uses this list."
+        "No rule uses this list. It is perhaps misspelt where it was meant, so that a rule looks at something else."
     UNUSED_MACRO "R0402" "unused-macro" Warning
-        "No rule uses this macro."
+        "No rule uses this macro. It is perhaps misspelt where it was meant, so that a rule looks at something else."
     UNUSED_SCHEDULE "R0403" "unused-schedule" Warning
-        "No rule uses this schedule."
+        "No rule uses this schedule. It is perhaps misspelt where it was meant, so that a rule is in force at other times."
+    DUPLICATE_ITEM "R0404" "duplicate-item" Warning
+        "A list has the same item twice. It means nothing, and the next person wonders which of the two to change."
     EXCEPTION_EVERYTHING "R0411" "exception-everything" Warning
         "The exception lets everything pass, so the rule can never fire."
     EXPIRED "R0412" "expired" Warning
         "The exception has expired and is ignored."
+    SHADOWED_EXCEPTION "R0413" "shadowed-exception" Warning
+        "The exception never applies: another one of the rule lets the same flows pass already, or the rule does not look at such flows."
     NO_TEST "R0415" "no-test" Info
         "No test names this rule. A rule without a test is a guess."
     NEGATIVE_ON_MISSING "R0421" "negative-on-missing" Info
@@ -162,8 +166,10 @@ codes! {
         "A bare value of a text field must be equal; a star in it is a star. Use `like` for globs."
     RELATIVE_PATH "R0433" "relative-path" Warning
         "Paths of executables are absolute, so a pattern that starts with neither `/` nor `*` matches nothing."
+    FIELD_NOT_SET "R0435" "field-not-set" Warning
+        "Nothing on this host sets the field, so that it is missing in every flow: a positive test never holds, and a group has no value for it. `egret fields` says what it needs."
     NO_OWNER "R0440" "no-owner" Info
-        "Nobody is named to look after this rule."
+        "Nobody is named to look after this rule, so that nobody is asked when it fires in vain."
     NO_RUNBOOK "R0441" "no-runbook" Info
         "The rule says neither in `note` nor in `references` what to do when it fires."
     SHORT_WINDOW "R0445" "short-window" Warning
@@ -172,12 +178,14 @@ codes! {
         "A test of a rule cannot be run: it names an unknown rule, or expects something that cannot be."
     TEST_FAILED "R0502" "test-failed" Error
         "The rules did something else than the test expects."
+    CONFIG_VALUE "R0601" "config-value" Error
+        "A value of the configuration is not one that its setting can have."
     SECRET_READABLE "R0602" "secret-readable" Warning
         "Everybody on this host can read the file of a secret. `chmod 600` it."
     PLAIN_HTTP "R0605" "plain-http" Warning
         "Alerts leave over http without TLS: whoever listens learns what you look for."
-    CONFIG_VALUE "R0610" "config-value" Error
-        "A value of the configuration is not one that its setting can have."
+    PRESET_LIMIT "R0610" "preset-limit" Warning
+        "The service takes fewer messages than `rate` allows, and answers the rest with errors. Excess is gathered into groups, so a lower rate loses nothing."
 }
 
 /// The code of an id or of a name, whatever the case.

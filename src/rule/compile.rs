@@ -25,7 +25,7 @@ use crate::rule::catalogue as code;
 use crate::rule::diagnose::{Diagnostic, Level, Report, Source, Span, narrow};
 use crate::rule::schema;
 use crate::rule::yaml::{self, Node, Yaml};
-use crate::rule::{Condition, Pattern, Rule, RuleSet, Schedule};
+use crate::rule::{Condition, Field, Pattern, Rule, RuleSet, Schedule};
 use crate::time::Timestamp;
 
 use keys::Keys;
@@ -41,6 +41,8 @@ pub struct Options {
     pub now: Timestamp,
     /// What `tz: Local` means.
     pub local_zone: TimeZone,
+    /// Fields that nothing on this host sets, and what each would need.
+    pub missing: BTreeMap<Field, String>,
     /// Whether lint is wanted beside errors.
     pub lint: Lint,
 }
@@ -93,15 +95,40 @@ pub fn compile(sources: Vec<Source>, options: &Options) -> Compiled {
     compiler.finish()
 }
 
-/// The names of the built-in lists, with their type and what they hold.
-pub fn builtin_lists() -> Vec<(String, String, String)> {
+/// A list that every rule file can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltinList {
+    /// Its name, without `$`.
+    pub name: String,
+    /// What its items are.
+    pub kind: String,
+    /// What it holds.
+    pub description: String,
+    /// Its items, where they are written out; a file's are counted.
+    pub items: Vec<String>,
+}
+
+/// The built-in lists.
+pub fn builtin_lists() -> Vec<BuiltinList> {
     let mut report = Report::new(vec![Source::new(BUILTIN_PATH, BUILTIN)]);
     let root = yaml::read(0, &mut report);
     let lists = root.as_ref().and_then(|root| root.child("lists")).and_then(Node::entries).unwrap_or_default();
     let text = |node: &Node, key: &str| node.child(key).and_then(Node::text).unwrap_or_default().to_owned();
+    let items = |node: &Node| -> Vec<String> {
+        let written = node.child("items").and_then(Node::elements).unwrap_or_default();
+        let of_file =
+            node.child("file").and_then(Node::text).and_then(crate::names::clouds::ranges).unwrap_or_default();
+        let of_file = of_file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        written.iter().filter_map(Node::text).chain(of_file).map(str::to_owned).collect()
+    };
     lists
         .iter()
-        .map(|entry| (entry.key.text.clone(), text(&entry.value, "type"), text(&entry.value, "description")))
+        .map(|entry| BuiltinList {
+            name: entry.key.text.clone(),
+            kind: text(&entry.value, "type"),
+            description: text(&entry.value, "description"),
+            items: items(&entry.value),
+        })
         .collect()
 }
 
@@ -120,6 +147,7 @@ impl Default for Options {
             outputs: None,
             now: Timestamp::EPOCH,
             local_zone: TimeZone::UTC,
+            missing: BTreeMap::new(),
             lint: Lint::Off,
         }
     }
@@ -170,6 +198,8 @@ struct Compiler<'a> {
     list_digests: HashMap<String, [u8; 32]>,
     /// Patterns that were written before: rules made from one mould share them.
     patterns: HashMap<String, Pattern>,
+    /// Where each exception of a rule stands, for what is told of them later.
+    exception_places: HashMap<Arc<str>, Vec<Span>>,
     /// The rule being lowered.
     rule: Option<Arc<str>>,
     lowered: Vec<Lowered>,
@@ -210,6 +240,7 @@ impl<'a> Compiler<'a> {
             list_files: BTreeSet::new(),
             list_digests: HashMap::new(),
             patterns: HashMap::new(),
+            exception_places: HashMap::new(),
             rule: None,
             lowered: Vec::new(),
         }

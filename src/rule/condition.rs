@@ -206,7 +206,8 @@ impl Test {
             Fact::Text(text) => self.pattern.matches_bytes(text),
             Fact::Number(number) => self.pattern.matches_number(*number),
             Fact::Ip(address) => self.pattern.matches_address(*address),
-            Fact::User(user) => self.pattern.matches_user(user),
+            Fact::User(user) => self.pattern.matches_named(user.name.as_deref(), user.uid),
+            Fact::Group { name, id } => self.pattern.matches_named(*name, Some(*id)),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::rule::{Clause, Condition, Metric, Pattern, Rule, TextPattern, Trigger};
+use crate::rule::{Clause, Condition, Edge, MAX_EXACT, Metric, Pattern, Rule, TextPattern, Trigger};
 
 /// What one rule can cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Cost {
     pub regexes: u64,
     /// Time to test one flow when its owner becomes known.
     pub nanoseconds_per_flow: u64,
+    /// Whether a count of different values is an estimate.
+    pub estimated: bool,
 }
 
 impl Cost {
@@ -69,11 +71,20 @@ impl Cost {
             self.nanoseconds_per_flow,
         )];
         if let Trigger::When(when) = &rule.trigger {
-            let extra = bucket(when.window);
+            let window = crate::rule::summary::duration(when.window);
+            let extra = crate::rule::summary::duration(bucket(when.window));
+            lines.push(match when.edge {
+                Edge::Cover => format!("a sum covers all of the last {window} and at most {extra} more"),
+                Edge::Interpolate => {
+                    format!(
+                        "a sum covers the last {window}; of the oldest {extra} it takes the part inside, as an estimate"
+                    )
+                }
+            });
+        }
+        if self.estimated {
             lines.push(format!(
-                "a sum covers all of the last {} and at most {} more",
-                crate::rule::summary::duration(when.window),
-                crate::rule::summary::duration(extra),
+                "a limit above {MAX_EXACT} different values is compared with an estimate (error 3.25 %)"
             ));
         }
         lines
@@ -96,10 +107,16 @@ impl Cost {
 
     fn add_window(&mut self, metric: &Metric, window: Duration, limit: f64) {
         match metric {
-            Metric::Connections | Metric::ConnectionsFailed | Metric::Distinct(_) | Metric::DnsDistinctNames => {
+            Metric::Distinct(_) | Metric::DnsDistinctNames => {
                 // The limit and one more are kept, each with its time.
-                let kept = (limit.max(0.0) as u64).saturating_add(1).min(MAX_EXACT);
-                self.bytes_per_group += kept * 24;
+                if limit > MAX_EXACT as f64 {
+                    let buckets = window.as_secs() / bucket(window).as_secs().max(1) + 1;
+                    self.buckets += buckets;
+                    self.bytes_per_group += buckets * SKETCH;
+                    self.estimated = true;
+                } else {
+                    self.bytes_per_group += (limit.max(0.0) as u64 + 1) * 30;
+                }
             }
             _ => {
                 let buckets = window.as_secs() / bucket(window).as_secs().max(1) + 1;
@@ -136,8 +153,8 @@ pub fn bucket(window: Duration) -> Duration {
 
 /// What a group costs before its windows.
 const GROUP: u64 = 160;
-/// Distinct values and starts are kept one by one up to this.
-const MAX_EXACT: u64 = 4_096;
+/// Registers of one bucket of an estimate.
+const SKETCH: u64 = 1_040;
 
 /// Tuples that the first-seen table holds.
-const MAX_SEEN: u64 = 1 << 20;
+const MAX_SEEN: u64 = crate::window::MAX_SEEN as u64;

@@ -269,6 +269,18 @@ pub struct When {
     pub window: Duration,
     /// All of these must hold.
     pub all: Vec<Clause>,
+    /// How the oldest bucket of a window counts.
+    pub edge: Edge,
+}
+
+/// How the oldest bucket of a window counts, of which a part lies before the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Edge {
+    /// As a whole: nothing of the window is missing, and up to a bucket is too much.
+    #[default]
+    Cover,
+    /// By the part that lies inside, as if its bytes were spread evenly: nearer to the truth, and no bound.
+    Interpolate,
 }
 
 /// One condition of a `when`.

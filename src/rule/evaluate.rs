@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::rule::{Clause, Comparison, Field, Metric, Quantity, Rule, Spike, Sum, Threshold, Trigger};
+use crate::rule::{Clause, Comparison, Edge, Field, Metric, Quantity, Rule, Spike, Sum, Threshold, Trigger};
 use crate::time::Timestamp;
 use crate::units::Bytes;
 use crate::window::{Column, DistinctLayout, Gauges, Layout, Span, Tick, WindowRef};
@@ -29,6 +29,8 @@ pub struct Plan {
     pub escalations: Vec<Vec<Check>>,
     /// Whether a verdict can become true while nothing is booked.
     pub volatile: bool,
+    /// How the oldest bucket of a window counts.
+    pub edge: Edge,
     tick: Duration,
 }
 
@@ -87,7 +89,7 @@ pub enum Gauge {
     LargestShare { which: usize, out: usize, window: WindowRef },
     ActiveSeconds { column: usize, window: WindowRef },
     FlowAgeMax,
-    IntervalVariation,
+    IntervalVariation { length: Tick },
 }
 
 /// Columns that are added up.
@@ -100,6 +102,18 @@ pub struct PastSum {
     window: WindowRef,
     length: Tick,
     offset: Tick,
+    measure: Measure,
+}
+
+/// What of an earlier window's buckets counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    /// Their sum.
+    Sum,
+    /// Their sum over the window's length.
+    Rate,
+    /// The highest of them, as a rate.
+    Peak,
 }
 
 /// The gauges of one group at one tick.
@@ -109,6 +123,8 @@ pub struct Reading<'a> {
     pub layout: &'a Layout,
     /// The gauges, brought up to now.
     pub gauges: &'a Gauges,
+    /// How the oldest bucket of a window counts.
+    pub edge: Edge,
     /// By how much a window's sum may be too low.
     pub error: Option<&'a dyn Fn(WindowRef, usize) -> u64>,
     /// Now.
@@ -135,18 +151,32 @@ pub struct Measured {
     pub value: Option<Quantity>,
     /// Whether it held.
     pub met: bool,
+    /// How exact the value is.
+    pub exactness: Exactness,
+}
+
+/// How exact a measured value is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Exactness {
+    /// As its metric says.
+    #[default]
+    Exact,
+    /// Counting ended there: it is this or more.
+    Capped,
+    /// An estimate: too many values to keep each.
+    Estimated,
 }
 
 /// More different values or connections than this are not kept one by one.
-pub const MAX_EXACT: u64 = 65_536;
+pub const MAX_EXACT: u64 = 4_096;
 
 impl Plan {
     /// Prepares a rule for ticks of this length.
     pub fn of(rule: &Rule, tick: Duration) -> Self {
         let mut builder = Builder { layout: Layout::default(), sources: Vec::new(), lengths: Vec::new(), tick };
-        let clauses: &[Clause] = match &rule.trigger {
-            Trigger::When(when) => &when.all,
-            _ => &[],
+        let (clauses, edge): (&[Clause], Edge) = match &rule.trigger {
+            Trigger::When(when) => (&when.all, when.edge),
+            _ => (&[], Edge::Cover),
         };
         let main = builder.main_window(&rule.trigger);
         builder.lengths.push(main);
@@ -177,7 +207,7 @@ impl Plan {
         let trigger: Vec<Check> = trigger.into_iter().chain(minimum).collect();
         let volatile = trigger.iter().any(Check::is_volatile);
         let Binder { layout, sources, .. } = binder;
-        Self { layout, sources, window, trigger, resolve, escalations, volatile, tick }
+        Self { layout, sources, window, trigger, resolve, escalations, volatile, edge, tick }
     }
 
     /// Whether all of some checks hold.
@@ -225,7 +255,7 @@ impl Check {
             }
             Self::Spike { gauge, past, comparison, floor, .. } => {
                 let holds = gauge.value(tick, reading, Count::Own).is_some_and(|value| {
-                    let limit = comparison.limit().as_f64() * past.value(reading) as f64;
+                    let limit = comparison.limit().as_f64() * past.value(tick, reading) as f64;
                     Comparison::GreaterOrEqual(*floor).holds(value)
                         && comparison.with_limit(Quantity::Ratio(limit)).holds(value)
                 });
@@ -245,13 +275,15 @@ impl Check {
             Self::Threshold { gauge, name, comparison } => {
                 let met = self.verdict(tick, reading).holds;
                 let value = gauge.value(tick, reading, Count::Possible);
-                measured.push(Measured { name: name.clone(), comparison: *comparison, value, met });
+                let exactness = gauge.exactness(reading);
+                measured.push(Measured { name: name.clone(), comparison: *comparison, value, met, exactness });
             }
             Self::Spike { gauge, past, name, comparison, .. } => {
                 let met = self.verdict(tick, reading).holds;
-                let limit = Quantity::Count((comparison.limit().as_f64() * past.value(reading) as f64) as u64);
+                let limit = Quantity::Count((comparison.limit().as_f64() * past.value(tick, reading) as f64) as u64);
                 let value = gauge.value(tick, reading, Count::Own);
-                measured.push(Measured { name: name.clone(), comparison: comparison.with_limit(limit), value, met });
+                let comparison = comparison.with_limit(limit);
+                measured.push(Measured { name: name.clone(), comparison, value, met, exactness: Exactness::Exact });
             }
             Self::Any(checks) | Self::All(checks) => {
                 for check in checks {
@@ -294,7 +326,8 @@ impl Check {
             Self::Threshold { gauge, comparison, .. } => match comparison {
                 Comparison::Greater(limit) | Comparison::GreaterOrEqual(limit) => {
                     let value = gauge.value(tick, reading, Count::Possible).map_or(0.0, Quantity::as_f64);
-                    value * NEAR >= limit.as_f64() || matches!(gauge, Gauge::FlowAgeMax | Gauge::IntervalVariation)
+                    value * NEAR >= limit.as_f64()
+                        || matches!(gauge, Gauge::FlowAgeMax | Gauge::IntervalVariation { .. })
                 }
                 _ => true,
             },
@@ -320,7 +353,10 @@ impl Gauge {
     fn value(&self, tick: Duration, reading: &Reading<'_>, count: Count) -> Option<Quantity> {
         let Reading { layout, gauges, now, .. } = *reading;
         let sum = |column: usize, window: WindowRef| {
-            let own = gauges.sum(layout, window, column);
+            let own = match reading.edge {
+                Edge::Cover => gauges.sum(layout, window, column),
+                Edge::Interpolate => gauges.interpolated(layout, window, column, now),
+            };
             match reading.error {
                 Some(error) if count == Count::Possible => own.saturating_add(error(window, column)),
                 _ => own,
@@ -373,23 +409,49 @@ impl Gauge {
                 let now = moment(now, tick);
                 Quantity::Count(now.since(gauges.oldest_open()?).as_secs())
             }
-            Self::IntervalVariation => Quantity::Ratio(gauges.interval_variation()?),
+            Self::IntervalVariation { length } => {
+                Quantity::Ratio(gauges.interval_variation(moment(now.saturating_sub(*length), tick))?)
+            }
         })
+    }
+
+    fn exactness(&self, reading: &Reading<'_>) -> Exactness {
+        let Reading { layout, gauges, now, .. } = *reading;
+        match self {
+            Self::Starts { length } => {
+                let capped = layout.starts.is_some_and(|(keep, _)| gauges.starts(now, *length) >= keep);
+                if capped { Exactness::Capped } else { Exactness::Exact }
+            }
+            Self::Distinct { which } => match layout.distinct.get(*which) {
+                Some(distinct) if distinct.is_estimated() => Exactness::Estimated,
+                Some(distinct) if gauges.distinct(*which) >= distinct.keep => Exactness::Capped,
+                _ => Exactness::Exact,
+            },
+            _ => Exactness::Exact,
+        }
     }
 }
 
 impl PastSum {
-    fn value(&self, reading: &Reading<'_>) -> u64 {
+    fn value(&self, tick: Duration, reading: &Reading<'_>) -> u64 {
         let Reading { layout, gauges, now, .. } = *reading;
         let width = layout.span(self.window).width;
         let past = Span { length: self.length, width };
         let end = now.saturating_sub(self.offset);
         let within = |bucket: u64| (bucket + 1) * width <= end.max(width) && past.covers(bucket, end);
-        let of_column = |column: &usize| {
-            let buckets = gauges.buckets(layout, self.window, *column);
-            buckets.into_iter().filter(|(bucket, _)| within(*bucket)).map(|(_, value)| value).sum::<u64>()
-        };
-        self.columns.iter().map(of_column).sum()
+        let mut buckets = std::collections::BTreeMap::<u64, u64>::new();
+        for column in &self.columns {
+            let of_column = gauges.buckets(layout, self.window, *column);
+            for (bucket, value) in of_column.into_iter().filter(|(bucket, _)| within(*bucket)) {
+                *buckets.entry(bucket).or_default() += value;
+            }
+        }
+        let seconds = |ticks: Tick| tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+        match self.measure {
+            Measure::Sum => buckets.into_values().sum(),
+            Measure::Rate => Bytes(buckets.into_values().sum()).per(seconds(self.length)).0,
+            Measure::Peak => Bytes(buckets.into_values().max().unwrap_or(0)).per(seconds(width)).0,
+        }
     }
 }
 
@@ -450,10 +512,9 @@ impl Builder {
             Clause::Threshold(threshold) => self.reserve_threshold(threshold),
             Clause::Any(clauses) | Clause::All(clauses) => clauses.iter().for_each(|clause| self.reserve(clause)),
             Clause::Spike(spike) => {
-                let window = ticks(spike.window, self.tick);
-                self.reserve_metric(&spike.metric, window, None);
+                self.reserve_sum(&spike.metric, ticks(spike.window, self.tick));
                 let past = ticks(spike.offset, self.tick) + ticks(spike.past_window, self.tick);
-                self.reserve_metric(&spike.past, past, None);
+                self.reserve_sum(&spike.past, past);
             }
         }
     }
@@ -461,6 +522,17 @@ impl Builder {
     fn reserve_threshold(&mut self, threshold: &Threshold) {
         let window = ticks(threshold.window, self.tick);
         self.reserve_metric(&threshold.metric, window, Some(threshold.comparison));
+    }
+
+    /// What is compared with another time is counted by buckets.
+    fn reserve_sum(&mut self, metric: &Metric, length: Tick) {
+        match metric {
+            Metric::Connections => {
+                self.lengths.push(length.max(1));
+                self.layout.column(Column::Connections);
+            }
+            other => self.reserve_metric(other, length, None),
+        }
     }
 
     fn reserve_metric(&mut self, metric: &Metric, length: Tick, comparison: Option<Comparison>) {
@@ -472,9 +544,10 @@ impl Builder {
             }
             Metric::Connections => {
                 self.layout.column(Column::Connections);
-                let keep = keep(comparison);
-                let (kept, kept_length) = self.layout.starts.unwrap_or_default();
-                self.layout.starts = Some((kept.max(keep), kept_length.max(length)));
+                if let Some(keep) = keep(comparison) {
+                    let (kept, kept_length) = self.layout.starts.unwrap_or_default();
+                    self.layout.starts = Some((kept.max(keep), kept_length.max(length)));
+                }
             }
             Metric::ConnectionsFailed => {
                 self.layout.column(Column::ConnectionsFailed);
@@ -520,11 +593,11 @@ impl Builder {
 
     fn distinct(&mut self, source: ValueSource, length: Tick, comparison: Option<Comparison>) {
         let source = self.source(source);
-        let keep = keep(comparison);
-        let known = self.layout.distinct.iter_mut().find(|one| one.source == source && one.length == length);
-        match known {
+        let keep = keep(comparison).unwrap_or(DistinctLayout::ESTIMATED);
+        let layout = DistinctLayout { source, length, keep };
+        match self.layout.distinct.iter_mut().find(|known| counts_the_same(known, &layout)) {
             Some(distinct) => distinct.keep = distinct.keep.max(keep),
-            None => self.layout.distinct.push(DistinctLayout { source, length, keep }),
+            None => self.layout.distinct.push(layout),
         }
     }
 
@@ -557,7 +630,7 @@ impl Binder {
     fn threshold(&self, threshold: &Threshold) -> Check {
         let length = ticks(threshold.window, self.tick).max(1);
         Check::Threshold {
-            gauge: self.gauge(&threshold.metric, length, threshold.min_bytes),
+            gauge: self.gauge(&threshold.metric, length, threshold.min_bytes, Some(threshold.comparison)),
             name: threshold.metric.to_string(),
             comparison: threshold.comparison,
         }
@@ -566,21 +639,34 @@ impl Binder {
     fn spike(&self, spike: &Spike) -> Check {
         let length = ticks(spike.window, self.tick).max(1);
         let (past_length, offset) = (ticks(spike.past_window, self.tick), ticks(spike.offset, self.tick));
-        let columns = match self.gauge(&spike.past, past_length + offset, 0) {
-            Gauge::Sum { columns, .. } | Gauge::Rate { columns, .. } | Gauge::Peak { columns, .. } => columns,
-            _ => smallvec![self.column(Column::Connections)],
+        let (columns, measure) = match self.summed(&spike.past, past_length + offset) {
+            Gauge::Rate { columns, .. } => (columns, Measure::Rate),
+            Gauge::Peak { columns, .. } => (columns, Measure::Peak),
+            Gauge::Sum { columns, .. } => (columns, Measure::Sum),
+            // Rules are checked: nothing else is compared with another time.
+            _ => (Columns::new(), Measure::Sum),
         };
-        let past = PastSum { columns, window: self.window(past_length + offset), length: past_length, offset };
+        let window = self.window(past_length + offset);
         Check::Spike {
-            gauge: self.gauge(&spike.metric, length, 0),
-            past,
+            gauge: self.summed(&spike.metric, length),
+            past: PastSum { columns, window, length: past_length, offset, measure },
             name: spike.metric.to_string(),
             comparison: spike.comparison,
             floor: spike.floor,
         }
     }
 
-    fn gauge(&self, metric: &Metric, length: Tick, min_bytes: u64) -> Gauge {
+    /// What [`Builder::reserve_sum`] reserved.
+    fn summed(&self, metric: &Metric, length: Tick) -> Gauge {
+        match metric {
+            Metric::Connections => {
+                Gauge::Sum { columns: smallvec![self.column(Column::Connections)], window: self.window(length) }
+            }
+            other => self.gauge(other, length, 0, None),
+        }
+    }
+
+    fn gauge(&self, metric: &Metric, length: Tick, min_bytes: u64, comparison: Option<Comparison>) -> Gauge {
         let window = self.window(length);
         let columns = |sum: Sum| columns_of(sum).map(|column| self.column(column)).collect::<Columns>();
         let one = |column: Column| Gauge::Sum { columns: smallvec![self.column(column)], window };
@@ -589,10 +675,11 @@ impl Binder {
             Metric::Sum(sum) => Gauge::Sum { columns: columns(*sum), window },
             Metric::Rate(sum) => Gauge::Rate { columns: columns(*sum), window },
             Metric::Peak(sum) => Gauge::Peak { columns: columns(*sum), window },
-            Metric::Connections => Gauge::Starts { length },
+            Metric::Connections if keep(comparison).is_some() => Gauge::Starts { length },
+            Metric::Connections => one(Column::Connections),
             Metric::ConnectionsFailed => one(Column::ConnectionsFailed),
-            Metric::Distinct(field) => self.distinct(ValueSource::Field(*field), length),
-            Metric::DnsDistinctNames => self.distinct(ValueSource::DnsName, length),
+            Metric::Distinct(field) => self.distinct(ValueSource::Field(*field), length, comparison),
+            Metric::DnsDistinctNames => self.distinct(ValueSource::DnsName, length, comparison),
             Metric::UploadRatio => Gauge::UploadRatio { out, into, window, min_bytes },
             Metric::ProducerConsumerRatio => Gauge::ProducerConsumerRatio { out, into, window, min_bytes },
             Metric::BytesPerConnection => {
@@ -607,16 +694,17 @@ impl Binder {
             }
             Metric::ActiveSeconds => Gauge::ActiveSeconds { column: self.column(Column::ActiveTicks), window },
             Metric::FlowAgeMax => Gauge::FlowAgeMax,
-            Metric::IntervalVariation => Gauge::IntervalVariation,
+            Metric::IntervalVariation => Gauge::IntervalVariation { length },
             Metric::DnsQueries => one(Column::DnsQueries),
             Metric::DnsNameBytes => one(Column::DnsNameBytes),
         }
     }
 
-    fn distinct(&self, source: ValueSource, length: Tick) -> Gauge {
-        let source = self.source(source);
-        let same = |one: &DistinctLayout| one.source == source && one.length == length;
-        Gauge::Distinct { which: self.layout.distinct.iter().position(same).unwrap_or(0) }
+    fn distinct(&self, source: ValueSource, length: Tick, comparison: Option<Comparison>) -> Gauge {
+        let keep = keep(comparison).unwrap_or(DistinctLayout::ESTIMATED);
+        let layout = DistinctLayout { source: self.source(source), length, keep };
+        let which = self.layout.distinct.iter().position(|known| counts_the_same(known, &layout));
+        Gauge::Distinct { which: which.unwrap_or(0) }
     }
 
     fn source(&self, source: ValueSource) -> u32 {
@@ -670,15 +758,19 @@ fn columns_of(sum: Sum) -> impl Iterator<Item = Column> {
     std::iter::once(first).chain(second)
 }
 
-/// How many values decide a comparison: one more than its largest limit.
-fn keep(comparison: Option<Comparison>) -> u32 {
-    let limit = match comparison {
-        Some(Comparison::Between(_, high)) => high,
-        Some(comparison) => comparison.limit(),
-        None => Quantity::Count(MAX_EXACT),
+/// How many values decide a comparison: one more than its largest limit; `None` where those are too many to keep.
+fn keep(comparison: Option<Comparison>) -> Option<u32> {
+    let limit = match comparison? {
+        Comparison::Between(_, high) => high,
+        other => other.limit(),
     };
-    let limit = limit.as_f64().ceil().clamp(0.0, MAX_EXACT as f64) as u64;
-    u32::try_from(limit + 1).unwrap_or(u32::MAX)
+    let limit = limit.as_f64().ceil().max(0.0);
+    (limit <= MAX_EXACT as f64).then(|| u32::try_from(limit as u64 + 1).unwrap_or(u32::MAX))
+}
+
+/// Whether one count serves both: of the same values over the same time, kept or estimated alike.
+fn counts_the_same(one: &DistinctLayout, other: &DistinctLayout) -> bool {
+    one.source == other.source && one.length == other.length && one.is_estimated() == other.is_estimated()
 }
 
 fn peak(gauges: &Gauges, layout: &Layout, window: WindowRef, columns: &Columns) -> u64 {

@@ -23,6 +23,13 @@ pub enum Fact<'a> {
     Text(Cow<'a, [u8]>),
     /// A user, who goes by name and by number.
     User(&'a User),
+    /// A group, which goes by name and by number.
+    Group {
+        /// Its name.
+        name: Option<&'a str>,
+        /// Its number.
+        id: u32,
+    },
     /// Arguments.
     Arguments(&'a [BString]),
     /// Parents; their executables count.
@@ -91,7 +98,9 @@ impl Field {
                 inode => Fact::Number(inode.into()),
             },
             Self::DstDomain => optional(seen.name.and_then(|name| name.domain.as_deref())),
-            Self::DstDomainSource => optional(seen.name.and_then(|name| name.source).map(|source| source.name())),
+            Self::DstDomainSource => {
+                text(seen.name.and_then(|name| name.source).map_or("none", |source| source.name()))
+            }
             Self::DstDomainTrust => optional(seen.name.map(|name| name.trust.name())),
             Self::DstSni => optional(seen.name.and_then(|name| name.sni.as_deref())),
             Self::DstDns => optional(seen.name.and_then(|name| name.dns.as_deref())),
@@ -156,6 +165,7 @@ impl Field {
             Self::Uid => number(process.user.as_ref().and_then(|user| user.uid)),
             Self::LoginUser => user(process.login_user.as_ref()),
             Self::Auid => number(process.login_user.as_ref().and_then(|user| user.uid)),
+            Self::Group => process.gid.map_or(Fact::Missing, |id| Fact::Group { name: process.group.as_deref(), id }),
             Self::Gid => number(process.gid),
             Self::ContainerId => optional(container.map(|container| &*container.id)),
             Self::ContainerName => optional(container.and_then(|container| container.name.as_deref())),
@@ -188,6 +198,8 @@ impl Fact<'_> {
                 (None, Some(uid)) => Value::Text(uid.to_string().into()),
                 (None, None) => Value::Missing,
             },
+            Self::Group { name: Some(name), .. } => Value::Text((*name).into()),
+            Self::Group { name: None, id } => Value::Text(id.to_string().into()),
             Self::Arguments(arguments) => Value::List(arguments.to_vec()),
             Self::Ancestors(ancestors) => {
                 Value::List(ancestors.iter().filter_map(|ancestor| ancestor.executable.clone()).collect())

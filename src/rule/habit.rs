@@ -136,9 +136,14 @@ impl Habit {
         exceeded
     }
 
-    /// The last bucket in which anything was booked or looked at.
-    pub fn last(&self) -> u64 {
-        self.bucket
+    /// What decides who is remembered where there are too many: the last bucket, then how much history there is.
+    pub fn standing(&self) -> (u64, usize, u64) {
+        (self.bucket, self.history.len(), self.value)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.history.capacity() * size_of::<(u64, u64)>() + self.skipped.capacity() * size_of::<u64>()
     }
 }
 

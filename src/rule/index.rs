@@ -69,6 +69,7 @@ impl Index {
             match field.fact_of_owner(attribution, host) {
                 Fact::Text(text) => look_up(&text),
                 Fact::User(user) => user.name.iter().for_each(|name| look_up(name.as_bytes())),
+                Fact::Group { name, .. } => name.iter().for_each(|name| look_up(name.as_bytes())),
                 Fact::Arguments(arguments) => arguments.iter().for_each(|argument| look_up(argument)),
                 Fact::Words(words) => words.iter().for_each(|word| look_up(word.as_bytes())),
                 Fact::Ancestors(ancestors) => {

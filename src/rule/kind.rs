@@ -23,7 +23,7 @@ pub enum Kind {
     Port,
     /// A whole number.
     Number,
-    /// A user by name or number.
+    /// A user or group by name or number.
     User,
     /// A number of bytes.
     Size,
@@ -76,8 +76,8 @@ impl Field {
             }
             Self::SrcIp | Self::DstIp => Kind::Ip,
             Self::SrcPort | Self::DstPort => Kind::Port,
-            Self::Pid | Self::Ppid | Self::StartTime | Self::Gid | Self::Netns | Self::DstAsn => Kind::Number,
-            Self::User | Self::Uid | Self::LoginUser | Self::Auid => Kind::User,
+            Self::Pid | Self::Ppid | Self::StartTime | Self::Netns | Self::DstAsn => Kind::Number,
+            Self::User | Self::Uid | Self::LoginUser | Self::Auid | Self::Group | Self::Gid => Kind::User,
             Self::Proto => Kind::Protocol,
             Self::FlowBytesOut | Self::FlowBytesIn => Kind::Size,
             Self::FlowAge => Kind::Duration,
@@ -88,7 +88,7 @@ impl Field {
     /// What must be there for the field to have a value.
     pub fn needs(self) -> Option<&'static str> {
         match self {
-            Self::ExeSha256 => Some("hashing of executables (`resolve.hash`)"),
+            Self::ExeSha256 => Some("hashing of executables"),
             Self::ExePackage => Some("a package database (dpkg or rpm)"),
             Self::DstAsn | Self::DstAsOrg => Some("an AS database (`names.databases`)"),
             Self::DstCountry => Some("a country database (`names.databases`)"),

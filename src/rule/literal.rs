@@ -241,6 +241,56 @@ pub fn weekdays(text: &str) -> Result<Vec<Weekday>> {
     Ok((0..=count).map(|step| Weekday::Monday.wrapping_add(i8::try_from((from + step) % 7).unwrap_or(0))).collect())
 }
 
+/// `1`, `1-7`, `-3--1`: days of a month, the negative ones from its end.
+pub fn month_days(text: &str) -> Result<(i8, i8)> {
+    let bad = || BadLiteral::new(format!("`{text}` names no days of a month")).or_example("1-7` or `-1");
+    let day = |text: &str| text.trim().parse().ok().filter(|day: &i8| *day != 0 && day.unsigned_abs() <= 31);
+    // A minus sign at the start belongs to the number.
+    let dash = text.get(1..).and_then(|rest| rest.find('-')).map(|at| at + 1);
+    let (from, to) = match dash {
+        Some(at) => (text.get(..at).and_then(day), text.get(at + 1..).and_then(day)),
+        None => (day(text), day(text)),
+    };
+    match (from.ok_or_else(bad)?, to.ok_or_else(bad)?) {
+        (from, to) if from > to && (from < 0) == (to < 0) => {
+            Err(BadLiteral::new(format!("the range `{text}` is empty")).or(format!("{to}-{from}")))
+        }
+        days => Ok(days),
+    }
+}
+
+/// `december`, `6-8`, `june-august`.
+pub fn months(text: &str) -> Result<(i8, i8)> {
+    let month = |name: &str| {
+        let name = name.trim().to_ascii_lowercase();
+        let by_name = MONTHS.iter().position(|month| name.len() >= 3 && month.starts_with(&name)).map(|at| at + 1);
+        let by_number = || name.parse().ok().filter(|number| (1..=12).contains(number));
+        by_name.or_else(by_number).and_then(|number| i8::try_from(number).ok()).ok_or_else(|| {
+            let bad = BadLiteral::new(format!("`{name}` is not a month"));
+            match crate::rule::diagnose::nearest(&name, MONTHS.iter().copied()) {
+                Some(meant) => bad.or(text.replace(&name, meant)),
+                None => bad,
+            }
+        })
+    };
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (month(from)?, month(to)?) {
+        (from, to) if from > to => Err(BadLiteral::new(format!("the range `{text}` is empty: write two of them"))),
+        months => Ok(months),
+    }
+}
+
+/// `2026`, `2026-2028`.
+pub fn years(text: &str) -> Result<(i16, i16)> {
+    let bad = || BadLiteral::new(format!("`{text}` names no year")).or_example("2026");
+    let year = |text: &str| text.trim().parse().ok().filter(|year| (1970..=9999).contains(year)).ok_or_else(bad);
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (year(from)?, year(to)?) {
+        (from, to) if from > to => Err(BadLiteral::new(format!("the range `{text}` is empty"))),
+        years => Ok(years),
+    }
+}
+
 impl BadLiteral {
     fn or_example(mut self, example: &str) -> Self {
         self.message.push_str(&format!(" such as `{example}`"));
@@ -325,6 +375,21 @@ const WEEKDAYS: &[(&str, &str)] = &[
     ("sun", "sunday"),
 ];
 
+const MONTHS: &[&str] = &[
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,5 +447,20 @@ mod tests {
         assert_eq!(times("22:00-06:00"), Ok((1_320, 360)));
         assert_eq!(meant(weekdays("mno-fri")), "mon-fri");
         assert!(times("25:00-26:00").is_err());
+    }
+
+    #[test]
+    fn months_have_names_and_days_two_ends() {
+        assert_eq!(months("june-august"), Ok((6, 8)));
+        assert_eq!(months("dec"), Ok((12, 12)));
+        assert_eq!(months("6-8"), Ok((6, 8)));
+        assert_eq!(meant(months("decmber")), "december");
+        assert!(months("11-2").is_err() && months("13").is_err());
+        assert_eq!(month_days("-3--1"), Ok((-3, -1)));
+        assert_eq!(month_days("1-7"), Ok((1, 7)));
+        assert_eq!(month_days("25--1"), Ok((25, -1)));
+        assert!(month_days("0").is_err() && month_days("32").is_err() && month_days("7-1").is_err());
+        assert_eq!(years("2026-2028"), Ok((2026, 2028)));
+        assert!(years("26").is_err());
     }
 }

@@ -37,11 +37,11 @@ pub use crate::flow::FlowState;
 pub use crate::names::DnsQuery;
 pub use condition::{Condition, ListMatch, Quantifier, Test};
 pub use definition::{
-    AlertCap, Baseline, Budget, Clause, Confidence, Detail, Escalation, Exception, ExceptionBudget, FirstSeen, Life,
-    Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,
+    AlertCap, Baseline, Budget, Clause, Confidence, Detail, Edge, Escalation, Exception, ExceptionBudget, FirstSeen,
+    Life, Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,
     Trigger, When,
 };
-pub use evaluate::{Check, Gauge, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks};
+pub use evaluate::{Check, Exactness, Gauge, MAX_EXACT, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks};
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use habit::{Expectation, Habit};

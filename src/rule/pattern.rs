@@ -10,7 +10,6 @@ use bstr::ByteSlice;
 use hashbrown::HashSet;
 use regex::bytes::Regex;
 
-use crate::attribution::User;
 use crate::names::{DomainSet, NetworkSet};
 use crate::packet::Address;
 
@@ -27,7 +26,7 @@ pub enum Pattern {
     Text(Arc<Texts>),
     /// A domain name in the set.
     Domain(Arc<DomainSet>),
-    /// A user by name or number.
+    /// A user or group by name or number.
     User {
         /// By name.
         names: Arc<Texts>,
@@ -95,10 +94,10 @@ impl Pattern {
         }
     }
 
-    /// Whether a user satisfies it.
-    pub fn matches_user(&self, user: &User) -> bool {
-        let by_name = |texts: &Texts| user.name.as_deref().is_some_and(|name| texts.contains(name.as_bytes()));
-        let by_id = |numbers: &Numbers| user.uid.is_some_and(|uid| numbers.contains(uid.into()));
+    /// Whether a user or a group satisfies it.
+    pub fn matches_named(&self, name: Option<&str>, id: Option<u32>) -> bool {
+        let by_name = |texts: &Texts| name.is_some_and(|name| texts.contains(name.as_bytes()));
+        let by_id = |numbers: &Numbers| id.is_some_and(|id| numbers.contains(id.into()));
         match self {
             Self::Exists => true,
             Self::User { names, ids } => by_name(names) || by_id(ids),

@@ -21,6 +21,12 @@ pub struct Schedule {
     /// A range whose end is not after its start runs into the next day, and
     /// belongs to the day on which it starts.
     pub times: Vec<(u16, u16)>,
+    /// On which days of the month, both ends included; negative ones count from its end. Empty means all.
+    pub month_days: Vec<(i8, i8)>,
+    /// In which months, from 1; empty means all.
+    pub months: Vec<(i8, i8)>,
+    /// In which years; empty means all.
+    pub years: Vec<(i16, i16)>,
     /// On these days it never holds.
     pub holidays: Vec<Date>,
 }
@@ -68,8 +74,23 @@ impl Schedule {
     }
 
     fn includes_day(&self, day: Date) -> bool {
-        (self.weekdays.is_empty() || self.weekdays.contains(&day.weekday())) && !self.holidays.contains(&day)
+        (self.weekdays.is_empty() || self.weekdays.contains(&day.weekday()))
+            && among(&self.months, day.month())
+            && among(&self.years, day.year())
+            && (self.month_days.is_empty() || self.month_days.iter().any(|days| is_day_of_month(*days, day)))
+            && !self.holidays.contains(&day)
     }
+}
+
+fn among<T: PartialOrd + Copy>(ranges: &[(T, T)], value: T) -> bool {
+    ranges.is_empty() || ranges.iter().any(|(low, high)| *low <= value && value <= *high)
+}
+
+/// Whether a day lies between two days of its month; a day that the month does not have is its last one.
+fn is_day_of_month((first, last): (i8, i8), day: Date) -> bool {
+    let length = day.days_in_month();
+    let of_month = |number: i8| if number < 0 { (length + 1 + number).max(1) } else { number };
+    (of_month(first)..=of_month(last)).contains(&day.day())
 }
 
 #[cfg(test)]
@@ -80,14 +101,38 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn schedule() -> Schedule {
+        Schedule {
+            name: "always".into(),
+            zone: TimeZone::UTC,
+            weekdays: Vec::new(),
+            times: Vec::new(),
+            month_days: Vec::new(),
+            months: Vec::new(),
+            years: Vec::new(),
+            holidays: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn days_of_the_month_count_from_both_ends() {
+        let ends = Schedule { month_days: vec![(1, 2), (-2, -1)], months: vec![(1, 3)], ..schedule() };
+        let holds: Vec<&str> = ["2026-02-01", "2026-02-03", "2026-02-26", "2026-02-27", "2026-02-28", "2026-04-01"]
+            .into_iter()
+            .filter(|day| ends.contains(at(&format!("{day}T12:00:00Z"))))
+            .collect();
+        assert_eq!(holds, ["2026-02-01", "2026-02-27", "2026-02-28"]);
+        let year = Schedule { years: vec![(2027, 2028)], ..schedule() };
+        assert!(!year.contains(at("2026-12-31T23:59:59Z")) && year.contains(at("2027-01-01T00:00:00Z")));
+    }
+
     #[test]
     fn a_night_belongs_to_the_day_on_which_it_starts() {
         let friday_night = Schedule {
             name: "night".into(),
-            zone: TimeZone::UTC,
             weekdays: vec![Weekday::Friday],
             times: vec![(22 * 60, 6 * 60)],
-            holidays: Vec::new(),
+            ..schedule()
         };
         assert!(friday_night.contains(at("2026-05-08T22:00:00Z")));
         assert!(friday_night.contains(at("2026-05-09T05:59:59Z")), "Saturday morning");
@@ -100,9 +145,9 @@ mod tests {
         let office = Schedule {
             name: "office".into(),
             zone: TimeZone::fixed(jiff::tz::offset(2)),
-            weekdays: Vec::new(),
             times: vec![(7 * 60, 19 * 60)],
             holidays: vec![jiff::civil::date(2026, 5, 1)],
+            ..schedule()
         };
         assert!(office.contains(at("2026-05-04T05:00:00Z")));
         assert!(!office.contains(at("2026-05-04T17:00:00Z")));

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::rule::Field;
 use crate::rule::kind::Kind;
+use crate::rule::{Field, Metric};
 
 /// The keys of one kind of mapping.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub enum Shape {
     Named(&'static Table),
     /// Names, each with a match block.
     Macros,
+    /// Fields and top lists.
+    Details,
     /// Anything.
     Any,
     /// A list of anything.
@@ -101,6 +103,9 @@ impl Table {
 
 /// The words for severities.
 pub const SEVERITIES: &[&str] = &["info", "low", "medium", "high", "critical"];
+
+/// How the oldest bucket of a window counts.
+pub const EDGES: &[&str] = &["cover", "interpolate"];
 
 /// A rule file.
 pub static FILE: Table = Table {
@@ -181,6 +186,7 @@ pub static RULE: Table = Table {
         required("match", Shape::Match, "which flows count at all"),
         key("group_by", Shape::Fields, "what makes a group; without it the whole host is one"),
         key("window", Shape::Duration, "length of the sliding window"),
+        key("edge", Shape::Word(EDGES), "how the oldest bucket of a window counts: whole, or by its part inside"),
         key("when", Shape::When, "trigger: conditions on sums over the window; all must hold"),
         key("each", Shape::Table(&EACH), "trigger: every new matching flow"),
         key("first_seen", Shape::Table(&FIRST_SEEN), "trigger: a value that was not seen before"),
@@ -198,7 +204,7 @@ pub static RULE: Table = Table {
         key("outputs_only", Shape::Boolean, "`true`: those receivers only"),
         key("group_wait", Shape::Duration, "how long notifications are gathered"),
         key("summary", Shape::Text, "template of the alert's one line"),
-        key("details", Shape::Anything, "fields and top lists that the alert shows"),
+        key("details", Shape::Details, "fields and top lists that the alert shows"),
         key("limits", Shape::Table(&LIMITS), "how much the rule may hold and say"),
         key("exceptions", Shape::List(&EXCEPTION), "flows that the rule lets pass"),
     ],
@@ -228,6 +234,9 @@ pub static SCHEDULE: Table = Table {
         key("tz", Shape::Text, "time zone: `Local`, `UTC` or a name such as Europe/Berlin"),
         key("weekdays", Shape::Texts, "`mon-fri`, `sat`; all days without"),
         key("times", Shape::Texts, "`07:00-19:00`; `22:00-06:00` runs into the next day; all day without"),
+        key("days_of_month", Shape::Texts, "`1`, `1-7`, `-1` for the last day; all days without"),
+        key("months", Shape::Texts, "`december`, `6-8`; all months without"),
+        key("years", Shape::Texts, "`2026`, `2026-2028`; all years without"),
         key("holidays", Shape::Texts, "dates on which it never holds"),
         key("description", Shape::Text, "what it is for"),
     ],
@@ -400,6 +409,18 @@ pub fn json_schema() -> Json {
             ("not".to_owned(), json!({ "description": "the exact negation", "allOf": [reference("match")] })),
         ])
         .collect();
+    let metrics: Vec<String> = Metric::all().iter().map(ToString::to_string).collect();
+    let conditions: Map<String, Json> = Metric::all()
+        .iter()
+        .map(|metric| (metric.to_string(), described(reference("comparison"), metric.description())))
+        .chain([
+            ("window".to_owned(), described(reference("duration"), "a window of its own")),
+            ("min_bytes".to_owned(), described(reference("size"), "ratios are undefined below this")),
+            ("floor".to_owned(), described(json!({ "type": ["string", "number"] }), "never holds below this")),
+            ("any".to_owned(), described(reference("when"), "at least one of these")),
+            ("all".to_owned(), described(reference("when"), "every one of these")),
+        ])
+        .collect();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Egret rule file");
     schema["$defs"] = json!({
@@ -408,10 +429,12 @@ pub fn json_schema() -> Json {
             { "type": "object", "properties": fields, "additionalProperties": false },
         ]},
         "field": { "enum": Field::ALL.iter().map(|field| field.name()).collect::<Vec<_>>() },
-        "metric": { "type": "string", "examples": METRIC_EXAMPLES },
+        "metric": { "enum": metrics },
+        "comparison": comparison_schema(),
+        "conditions": { "type": "object", "properties": conditions, "additionalProperties": false },
         "when": { "anyOf": [
-            { "type": "array", "items": { "type": "object" } },
-            { "type": "object" },
+            { "type": "array", "items": reference("conditions"), "minItems": 1 },
+            reference("conditions"),
         ], "examples": [[{ "bytes_out": { "gte": "500MB" } }]] },
         "duration": { "type": ["string", "integer"], "pattern": "^([0-9]+(ms|s|m|h|d|w))+$|^0$", "examples": ["10m", "1h30m"] },
         "size": { "type": ["string", "integer"], "examples": ["500MB", "2GiB"] },
@@ -419,7 +442,33 @@ pub fn json_schema() -> Json {
     schema
 }
 
-const METRIC_EXAMPLES: &[&str] = &["bytes_out", "payload_out", "connections", "distinct(dst.ip)", "upload_ratio"];
+/// What a metric is compared with: a limit, two of them, or the same metric of another time.
+fn comparison_schema() -> Json {
+    let limit = json!({ "type": ["string", "number"] });
+    let past = json!({
+        "type": "object",
+        "description": "another time: `{metric: bytes_out, window: 24h, offset: 24h, times: 5, floor: 50MB}`",
+        "properties": {
+            "metric": reference("metric"),
+            "window": reference("duration"),
+            "offset": reference("duration"),
+            "times": { "type": ["string", "number"] },
+            "floor": limit,
+        },
+        "additionalProperties": false,
+    });
+    let one = json!({ "anyOf": [limit, past] });
+    let mut properties: Map<String, Json> =
+        ["gte", "gt", "lte", "lt", "eq", "ne"].map(|operator| (operator.to_owned(), one.clone())).into_iter().collect();
+    properties.insert("between".to_owned(), json!({ "type": "array", "items": limit, "minItems": 2, "maxItems": 2 }));
+    properties.insert("floor".to_owned(), limit);
+    json!({ "type": "object", "properties": properties, "additionalProperties": false, "minProperties": 1 })
+}
+
+fn described(mut schema: Json, text: &str) -> Json {
+    schema["description"] = json!(text);
+    schema
+}
 
 fn table_schema(table: &Table) -> Json {
     let properties: Map<String, Json> = table
@@ -465,6 +514,11 @@ fn shape_schema(shape: Shape) -> Json {
         Shape::Named(table) => json!({ "type": "object", "additionalProperties": table_schema(table) }),
         Shape::Macros => json!({ "type": "object", "additionalProperties": reference("match") }),
         Shape::Any => json!({}),
+        Shape::Details => json!({ "type": "array", "items": { "anyOf": [
+            reference("field"),
+            { "type": "object", "properties": { "top": reference("field"), "n": { "type": "integer", "minimum": 1 } },
+              "required": ["top"], "additionalProperties": false },
+        ]}}),
         Shape::Anything => json!({ "type": "array" }),
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bstr::BString;
 
 use crate::attribution::{
-    Ancestor, Attribution, Certainty, Container, Evidence, Executable, ExecutableKind, Process, ProcessKey,
+    Ancestor, Attribution, Certainty, Container, Evidence, Executable, ExecutableKind, Process, ProcessKey, Suspects,
     UnknownReason, User,
 };
-use crate::flow::{Counters, Direction, FlowKey, FlowState};
+use crate::flow::{Counters, Direction, FlowKey, FlowState, Namespace};
 use crate::names::{Application, DestinationName, NameSource, Place, Trust, registered_domain};
 use crate::packet::{Address, Endpoint, Protocol};
 use crate::rule::literal;
@@ -56,18 +56,8 @@ pub struct BadEntry {
 }
 
 /// Keys beside the names of fields.
-pub const KEYS: &[&str] = &[
-    "src",
-    "dst",
-    "bytes_out",
-    "bytes_in",
-    "payload_out",
-    "payload_in",
-    "packets_out",
-    "packets_in",
-    "dns.query",
-    "group",
-];
+pub const KEYS: &[&str] =
+    &["src", "dst", "bytes_out", "bytes_in", "payload_out", "payload_in", "packets_out", "packets_in", "dns.query"];
 
 impl FlowSheet {
     /// A flow from its entries: a key, and its value or values.
@@ -88,7 +78,7 @@ impl FlowSheet {
             protocol,
             local: reader.end("src", "192.168.0.10:40000")?,
             remote: reader.end("dst", "203.0.113.1:443")?,
-            ..FlowKey::default()
+            namespace: Namespace(reader.number("netns")?.unwrap_or(0)),
         };
         let name = reader.name()?;
         let spoken =
@@ -261,9 +251,26 @@ impl Reader<'_> {
             word => EVIDENCE.iter().find(|known| known.name() == word).cloned().map(Some),
         })?;
         match evidence {
-            None => Ok(Attribution::Unknown(UnknownReason::NoSource)),
+            None => self.unknown(),
             Some(evidence) => Ok(Attribution::Known { process: Arc::new(self.process()?), evidence }),
         }
+    }
+
+    fn unknown(&self) -> Result<Attribution, BadEntry> {
+        let reason = self.word("unknown_reason", UnknownReason::NoSource, |word| {
+            UnknownReason::ALL.into_iter().find(|known| known.name() == word)
+        })?;
+        let suspects = self.entries.get("suspects").map(Vec::as_slice).unwrap_or_default();
+        let suspects = suspects.iter().zip(1u32..).map(|(path, pid)| {
+            let executable = Executable { path: path.as_str().into(), ..Executable::default() };
+            let key = ProcessKey { pid, start: 0 };
+            Arc::new(Process { key, executable: Some(executable), ..Process::default() })
+        });
+        let suspects: Vec<Arc<Process>> = suspects.collect();
+        Ok(match suspects.is_empty() {
+            true => Attribution::Unknown(reason),
+            false => Attribution::Suspected(Arc::new(Suspects::new(reason, suspects))),
+        })
     }
 
     fn process(&self) -> Result<Process, BadEntry> {
@@ -342,7 +349,8 @@ impl Reader<'_> {
             command_line,
             working_directory: self.text("cwd").map(Into::into),
             user: self.user("user", "uid")?,
-            gid: self.number("gid")?,
+            gid: self.group()?.0,
+            group: self.group()?.1,
             login_user: self.user("login_user", "auid")?,
             ancestors,
             cgroup: shared("cgroup"),
@@ -373,6 +381,16 @@ impl Reader<'_> {
         let uid = self.number(id)?.or(number).or_else(|| (written == Some("root")).then_some(0));
         let user = User { uid, name: written.filter(|_| number.is_none()).map(Into::into) };
         Ok(Some(user).filter(|user| *user != User::default()))
+    }
+
+    /// A group's number and name.
+    fn group(&self) -> Result<(Option<u32>, Option<Arc<str>>), BadEntry> {
+        let written = self.text("group");
+        let number = written.and_then(|text| text.parse().ok());
+        let name = written.filter(|_| number.is_none()).map(Arc::from);
+        // A group that is named has some number.
+        let usual = name.as_ref().map(|_| 1_000);
+        Ok((self.number("gid")?.or(number).or(usual), name))
     }
 
     fn counters(&self) -> Result<Counters, BadEntry> {
@@ -445,6 +463,7 @@ const OWNER_KEYS: &[&str] = &[
     "uid",
     "login_user",
     "auid",
+    "group",
     "gid",
     "container.id",
     "container.name",

@@ -49,8 +49,13 @@ impl Summary {
                 if value.is_undefined() || value.is_none() { other } else { value }
             },
         );
-        environment.add_filter("upper", |value: String| value.to_uppercase());
-        environment.add_filter("lower", |value: String| value.to_lowercase());
+        environment.add_filter("upper", |value: minijinja::Value| in_letters(value, str::to_uppercase));
+        environment.add_filter("lower", |value: minijinja::Value| in_letters(value, str::to_lowercase));
+        // What is not known has no letters; `default` can put others in its place.
+        environment.set_formatter(|out, state, value| match value.is_none() {
+            true => Ok(out.write_str("unknown")?),
+            false => minijinja::escape_formatter(out, state, value),
+        });
         environment.add_template_owned(NAME, text.to_owned())?;
         let summary = Self { text: text.to_owned(), environment };
         // Filters are looked up when a template runs; a run without values finds a wrong one.
@@ -108,6 +113,10 @@ impl fmt::Debug for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Summary").field(&self.text).finish()
     }
+}
+
+fn in_letters(value: minijinja::Value, change: fn(&str) -> String) -> minijinja::Value {
+    value.as_str().map(change).map_or(value.clone(), Into::into)
 }
 
 /// `1h30m`, as rules write it.

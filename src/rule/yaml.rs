@@ -117,6 +117,10 @@ fn read_source(index: u32, file: &Source, found: &mut Vec<Diagnostic>) -> Option
         && let Err(error) = serde_yaml::from_str::<serde::de::IgnoredAny>(&text)
     {
         let at = error.location().map_or(0, |location| location.index());
+        if let Some((explained, _)) = explain_start_of_value(index, file, &text, at) {
+            found.push(explained);
+            return root;
+        }
         found.push(
             Diagnostic::new(&code::SECOND_READER, file.span(index, at, at + 1), format!("{error}"))
                 .note("every file must be read in the same way by two YAML readers, and one of them refuses this"),

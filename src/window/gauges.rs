@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 
 use crate::time::Timestamp;
 use crate::window::layout::COLUMNS;
-use crate::window::{Column, Layout, Recent, Shares, StartTimes, Starts, Tick, Track, WindowRef};
+use crate::window::{
+    Column, DistinctLayout, Layout, Recent, Shares, Sketch, Span, StartTimes, Starts, Tick, Track, WindowRef,
+};
 
 /// The gauges of one group.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -23,11 +25,19 @@ pub struct Gauges {
 struct More {
     starts: Starts,
     start_times: StartTimes,
-    distinct: Vec<Recent>,
+    distinct: Vec<Distinct>,
     shares: Vec<Shares>,
     /// Flows do not survive a restart.
     #[serde(skip)]
     open_since: BTreeMap<Timestamp, u32>,
+}
+
+/// Different values: each of them, or about how many.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Distinct {
+    Estimated(Sketch),
+    Exact(Recent),
 }
 
 /// What is booked on a group at once.
@@ -64,7 +74,7 @@ impl Gauges {
             || layout.ages;
         let more = wants_more.then(|| {
             Box::new(More {
-                distinct: vec![Recent::default(); layout.distinct.len()],
+                distinct: layout.distinct.iter().map(Distinct::of).collect(),
                 shares: vec![Shares::default(); layout.shares.len()],
                 ..More::default()
             })
@@ -104,8 +114,8 @@ impl Gauges {
             let start = i128::from(now.saturating_sub(length)) * i128::try_from(tick.as_nanos()).unwrap_or(0);
             more.start_times.forget_before(Timestamp::from_nanos(i64::try_from(start).unwrap_or(i64::MAX)));
         }
-        for (distinct, recent) in layout.distinct.iter().zip(&mut more.distinct) {
-            recent.advance(now, distinct.length);
+        for (layout, distinct) in layout.distinct.iter().zip(&mut more.distinct) {
+            distinct.advance(layout, now);
         }
         for ((_, span), shares) in layout.shares.iter().zip(&mut more.shares) {
             shares.advance(*span, now);
@@ -116,6 +126,14 @@ impl Gauges {
     #[inline]
     pub fn sum(&self, layout: &Layout, window: WindowRef, column: usize) -> u64 {
         self.tracks.get(window.track).map_or(0, |track| track.sum(window.window, column, layout.columns.len()))
+    }
+
+    /// A window's sum with the oldest bucket counted by the part of it that lies inside the window.
+    pub fn interpolated(&self, layout: &Layout, window: WindowRef, column: usize, now: Tick) -> u64 {
+        let (Some(track), Some(spans)) = (self.tracks.get(window.track), layout.tracks.get(window.track)) else {
+            return 0;
+        };
+        track.interpolated(spans, window.window, column, layout.columns.len(), now)
     }
 
     /// A window's highest bucket.
@@ -135,9 +153,9 @@ impl Gauges {
         self.more.as_ref().map_or(0, |more| more.starts.count(now, length))
     }
 
-    /// Different values, exact up to what is kept.
+    /// Different values, exact up to what is kept, or estimated where the layout says so.
     pub fn distinct(&self, which: usize) -> u32 {
-        self.more.as_ref().and_then(|more| more.distinct.get(which)).map_or(0, Recent::len)
+        self.more.as_ref().and_then(|more| more.distinct.get(which)).map_or(0, Distinct::len)
     }
 
     /// The largest sum of one value.
@@ -145,9 +163,9 @@ impl Gauges {
         self.more.as_ref().and_then(|more| more.shares.get(which)).map_or(0, Shares::largest)
     }
 
-    /// How regular the connections are; see [`StartTimes::interval_variation`].
-    pub fn interval_variation(&self) -> Option<f64> {
-        self.more.as_ref()?.start_times.interval_variation()
+    /// How regular the connections since a moment are; see [`StartTimes::interval_variation`].
+    pub fn interval_variation(&self, since: Timestamp) -> Option<f64> {
+        self.more.as_ref()?.start_times.interval_variation(since)
     }
 
     /// Notes that a flow is open, or no longer.
@@ -183,10 +201,16 @@ impl Gauges {
     /// Whether the gauges have the parts that a layout asks for.
     pub fn fit(&self, layout: &Layout) -> bool {
         let columns = layout.columns.len();
-        let fits = |(track, spans): (&Track, &Vec<crate::window::Span>)| track.fits(spans.len(), columns);
+        let fits = |(track, spans): (&Track, &Vec<Span>)| track.fits(spans.len(), columns);
         self.tracks.len() == layout.tracks.len()
             && self.tracks.iter().zip(&layout.tracks).all(fits)
             && self.more.as_ref().map_or(0, |more| more.distinct.len()) == layout.distinct.len()
+            && self
+                .more
+                .iter()
+                .flat_map(|more| &more.distinct)
+                .zip(&layout.distinct)
+                .all(|(one, layout)| one.fits(layout))
             && self.more.as_ref().map_or(0, |more| more.shares.len()) == layout.shares.len()
     }
 
@@ -237,10 +261,9 @@ impl More {
             self.start_times.add(start);
         }
         let value = |source: u32| addition.values.get(source as usize).copied().flatten();
-        for (distinct, recent) in layout.distinct.iter().zip(&mut self.distinct) {
-            if let Some(hash) = value(distinct.source) {
-                recent.advance(now, distinct.length);
-                recent.add(now, hash, distinct.keep);
+        for (layout, distinct) in layout.distinct.iter().zip(&mut self.distinct) {
+            if let Some(hash) = value(layout.source) {
+                distinct.add(layout, now, hash);
             }
         }
         for ((source, span), shares) in layout.shares.iter().zip(&mut self.shares) {
@@ -253,7 +276,7 @@ impl More {
     fn next_change(&self, layout: &Layout, now: Tick) -> Option<Tick> {
         let starts = layout.starts.and_then(|(_, length)| self.starts.next_change(now, length));
         let distinct = layout.distinct.iter().zip(&self.distinct);
-        let distinct = distinct.filter_map(|(layout, recent)| recent.next_change(layout.length));
+        let distinct = distinct.filter_map(|(layout, distinct)| distinct.next_change(layout));
         let shares = layout.shares.iter().zip(&self.shares).filter_map(|((_, span), shares)| shares.next_change(*span));
         // Ages and intervals change with every tick.
         let every_tick = (!self.open_since.is_empty() || !self.start_times.is_empty()).then_some(now + 1);
@@ -261,15 +284,70 @@ impl More {
     }
 
     fn is_empty(&self) -> bool {
-        self.open_since.is_empty() && self.start_times.is_empty() && self.distinct.iter().all(Recent::is_empty)
+        self.open_since.is_empty() && self.start_times.is_empty() && self.distinct.iter().all(Distinct::is_empty)
     }
 
     fn heap_bytes(&self) -> usize {
         size_of::<Self>()
             + self.starts.heap_bytes()
             + self.start_times.heap_bytes()
-            + self.distinct.iter().map(|recent| recent.heap_bytes() + size_of::<Recent>()).sum::<usize>()
+            + self.distinct.iter().map(|distinct| distinct.heap_bytes() + size_of::<Distinct>()).sum::<usize>()
             + self.shares.iter().map(|shares| shares.heap_bytes() + size_of::<Shares>()).sum::<usize>()
             + self.open_since.len() * 24
+    }
+}
+
+impl Distinct {
+    fn of(layout: &DistinctLayout) -> Self {
+        if layout.is_estimated() { Self::Estimated(Sketch::default()) } else { Self::Exact(Recent::default()) }
+    }
+
+    fn add(&mut self, layout: &DistinctLayout, now: Tick, hash: u64) {
+        match self {
+            Self::Exact(recent) => {
+                recent.advance(now, layout.length);
+                recent.add(now, hash, layout.keep);
+            }
+            Self::Estimated(sketch) => sketch.add(Span::of(layout.length), now, hash),
+        }
+    }
+
+    fn advance(&mut self, layout: &DistinctLayout, now: Tick) {
+        match self {
+            Self::Exact(recent) => recent.advance(now, layout.length),
+            Self::Estimated(sketch) => sketch.advance(Span::of(layout.length), now),
+        }
+    }
+
+    fn next_change(&self, layout: &DistinctLayout) -> Option<Tick> {
+        match self {
+            Self::Exact(recent) => recent.next_change(layout.length),
+            Self::Estimated(sketch) => sketch.next_change(Span::of(layout.length)),
+        }
+    }
+
+    fn fits(&self, layout: &DistinctLayout) -> bool {
+        matches!(self, Self::Estimated(_)) == layout.is_estimated()
+    }
+
+    fn len(&self) -> u32 {
+        match self {
+            Self::Exact(recent) => recent.len(),
+            Self::Estimated(sketch) => sketch.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Exact(recent) => recent.is_empty(),
+            Self::Estimated(sketch) => sketch.is_empty(),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Exact(recent) => recent.heap_bytes(),
+            Self::Estimated(sketch) => sketch.heap_bytes(),
+        }
     }
 }

@@ -70,6 +70,11 @@ impl Span {
         (bucket + 1).saturating_mul(self.width).saturating_add(self.length) > now
     }
 
+    /// How many ticks of a bucket lie inside the window at `now`.
+    pub fn inside(self, bucket: u64, now: Tick) -> Tick {
+        self.leaves_at(bucket).saturating_sub(now).min(self.width)
+    }
+
     /// The tick at which a bucket leaves the window.
     pub fn leaves_at(self, bucket: u64) -> Tick {
         (bucket + 1).saturating_mul(self.width).saturating_add(self.length)
@@ -102,8 +107,18 @@ pub struct DistinctLayout {
     pub source: u32,
     /// Over which time.
     pub length: Tick,
-    /// How many are kept: one more than the largest limit.
+    /// How many are kept: one more than the largest limit; [`DistinctLayout::ESTIMATED`] where that is too many.
     pub keep: u32,
+}
+
+impl DistinctLayout {
+    /// The values are not kept, and their number is estimated.
+    pub const ESTIMATED: u32 = u32::MAX;
+
+    /// Whether the number of values is estimated.
+    pub fn is_estimated(&self) -> bool {
+        self.keep == Self::ESTIMATED
+    }
 }
 
 /// One window of a layout.
@@ -175,7 +190,12 @@ impl Layout {
         let shape = |layout: &Self| {
             let mut shape = layout.clone();
             shape.starts = shape.starts.map(|(_, length)| (0, length));
-            shape.distinct.iter_mut().for_each(|distinct| distinct.keep = 0);
+            let kept = |distinct: &mut DistinctLayout| {
+                if !distinct.is_estimated() {
+                    distinct.keep = 0;
+                }
+            };
+            shape.distinct.iter_mut().for_each(kept);
             shape
         };
         shape(self) == shape(other)
@@ -185,7 +205,10 @@ impl Layout {
     pub fn longest(&self) -> Tick {
         let windows = self.tracks.iter().filter_map(|track| track.first()).map(|span| span.length + span.width);
         let starts = self.starts.map(|(_, length)| length);
-        let distinct = self.distinct.iter().map(|distinct| distinct.length);
+        let distinct = self.distinct.iter().map(|distinct| match distinct.is_estimated() {
+            true => distinct.length + Span::of(distinct.length).width,
+            false => distinct.length,
+        });
         let shares = self.shares.iter().map(|(_, span)| span.length + span.width);
         windows.chain(starts).chain(self.start_times).chain(distinct).chain(shares).max().unwrap_or(1)
     }

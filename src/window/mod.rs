@@ -7,16 +7,20 @@
 mod distinct;
 mod gauges;
 mod layout;
+mod seen;
 mod series;
 mod share;
+mod sketch;
 mod sliding;
 mod starts;
 
 pub use distinct::Recent;
 pub use gauges::{Addition, Gauges, Openness};
 pub use layout::{Column, DistinctLayout, Layout, Span, WindowRef};
+pub use seen::{MAX_SEEN, Seen};
 pub use series::{Group, GroupId, Room, Series, SeriesStatistics};
 pub use share::Shares;
+pub use sketch::Sketch;
 pub use sliding::Track;
 pub use starts::{StartTimes, Starts};
 

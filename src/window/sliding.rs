@@ -83,6 +83,20 @@ impl Track {
         self.sums.get(window * (columns + 1) + 1 + column).copied().unwrap_or(0)
     }
 
+    /// The same with the oldest bucket counted by the part of it that lies inside the window.
+    ///
+    /// What it leaves out is an estimate: bytes are taken to be spread evenly over that bucket.
+    pub fn interpolated(&self, spans: &[Span], window: usize, column: usize, columns: usize, now: Tick) -> u64 {
+        let sum = self.sum(window, column, columns);
+        let (Some(span), Some((bucket, value))) = (spans.get(window), self.buckets(window, column, columns).next())
+        else {
+            return sum;
+        };
+        let outside = u128::from(span.width - span.inside(bucket, now));
+        let left_out = u128::from(value) * outside / u128::from(span.width.max(1));
+        sum.saturating_sub(u64::try_from(left_out).unwrap_or(u64::MAX))
+    }
+
     /// The highest bucket of a column in a window.
     pub fn peak(&self, window: usize, column: usize, columns: usize) -> u64 {
         self.buckets(window, column, columns).map(|(_, value)| value).max().unwrap_or(0)
@@ -118,6 +132,14 @@ impl Track {
             && self.sums.chunks_exact(stride).all(covered)
     }
 
+    /// Whether it has as many windows and columns as another, and its buckets are those that its windows cover.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        match (self.sums.len(), other.sums.len()) {
+            (0, 0) => true,
+            (own, others) => own == others && self.fits(1, own.saturating_sub(1)),
+        }
+    }
+
     /// Whether no bucket is left.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
@@ -145,6 +167,18 @@ mod tests {
         track.advance(&spans, 1_610, 1);
         assert_eq!(track.sum(0, 0, 1), 0);
         assert!(track.is_empty());
+    }
+
+    #[test]
+    fn an_interpolated_sum_falls_with_the_oldest_bucket() {
+        let spans = [Span { length: 600, width: 10 }];
+        let mut track = Track::new(&spans, 1);
+        track.add(&spans, 1_005, &[700]);
+        track.add(&spans, 1_015, &[40]);
+        for (now, sum) in [(1_600, 740), (1_603, 530), (1_609, 110)] {
+            track.advance(&spans, now, 1);
+            assert_eq!(track.interpolated(&spans, 0, 0, 1, now), sum, "at {now}");
+        }
     }
 
     #[test]

@@ -94,14 +94,16 @@ impl StartTimes {
         }
     }
 
-    /// Standard deviation over mean of the times between starts; `None` below eight starts.
-    pub fn interval_variation(&self) -> Option<f64> {
-        if self.times.len() < MIN_STARTS {
+    /// Standard deviation over mean of the times between the starts since a moment; `None` below eight starts.
+    pub fn interval_variation(&self, since: Timestamp) -> Option<f64> {
+        let starts = || self.times.iter().skip_while(|start| **start < since);
+        let count = starts().count();
+        if count < MIN_STARTS {
             return None;
         }
-        let later = self.times.iter().skip(1);
-        let intervals = || later.clone().zip(&self.times).map(|(later, earlier)| later.since(*earlier).as_secs_f64());
-        let count = (self.times.len() - 1) as f64;
+        let later = starts().skip(1);
+        let intervals = || later.clone().zip(starts()).map(|(later, earlier)| later.since(*earlier).as_secs_f64());
+        let count = (count - 1) as f64;
         let mean = intervals().sum::<f64>() / count;
         if mean <= 0.0 {
             return None;
@@ -142,10 +144,11 @@ mod tests {
         for beat in 0..7 {
             times.add(Timestamp::from_secs(beat * 60));
         }
-        assert_eq!(times.interval_variation(), None, "seven starts say nothing");
+        assert_eq!(times.interval_variation(Timestamp::EPOCH), None, "seven starts say nothing");
         times.add(Timestamp::from_secs(7 * 60));
-        assert_eq!(times.interval_variation(), Some(0.0));
+        assert_eq!(times.interval_variation(Timestamp::EPOCH), Some(0.0));
         times.add(Timestamp::from_secs(7 * 60 + 600));
-        assert!(times.interval_variation().unwrap() > 1.0);
+        assert!(times.interval_variation(Timestamp::EPOCH).unwrap() > 1.0);
+        assert_eq!(times.interval_variation(Timestamp::from_secs(120)), None, "six of them are younger");
     }
 }

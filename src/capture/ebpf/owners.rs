@@ -92,6 +92,7 @@ impl Owners {
             working_directory: head.working_directory(),
             user: Some(self.names.user(head.uid)),
             gid: Some(head.gid),
+            group: self.names.group(head.gid),
             login_user: (head.login_uid != NO_LOGIN).then(|| self.names.user(head.login_uid)),
             ancestors: self.chain(&head.ancestors),
             cgroup: Some(path),
@@ -206,6 +207,7 @@ impl Owners {
             working_directory: facts.working_directory,
             user: facts.uid.map(|uid| self.names.user(uid)),
             gid: facts.gid,
+            group: facts.gid.and_then(|gid| self.names.group(gid)),
             login_user: facts.login_uid.map(|uid| self.names.user(uid)),
             ancestors: facts.ancestors,
             cgroup: (!path.is_empty()).then_some(path),
@@ -218,11 +220,12 @@ impl Owners {
     }
 }
 
-/// Names of users, asked once each. A name service may take its time: this
+/// Names of users and groups, asked once each. A name service may take its time: this
 /// runs on the source's own thread, where it delays a tick but loses nothing.
 #[derive(Default)]
 struct UserNames {
     known: HashMap<u32, Option<Arc<str>>>,
+    groups: HashMap<u32, Option<Arc<str>>>,
 }
 
 impl UserNames {
@@ -235,6 +238,14 @@ impl UserNames {
             .entry(uid)
             .or_insert_with(|| uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into()));
         User { uid: Some(uid), name: name.clone() }
+    }
+
+    fn group(&mut self, gid: u32) -> Option<Arc<str>> {
+        if self.groups.len() > MAX_USERS {
+            self.groups.clear();
+        }
+        let ask = || uzers::get_group_by_gid(gid).map(|group| group.name().to_string_lossy().into());
+        self.groups.entry(gid).or_insert_with(ask).clone()
     }
 }
 

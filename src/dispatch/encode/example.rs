@@ -87,6 +87,8 @@ fn alert() -> Alert {
             limit: Quantity::Count(500_000_000),
             value: Some(Quantity::Count(734_003_200)),
             met: true,
+            capped: false,
+            estimated: false,
         }],
         process: Some(ProcessFacts {
             pid: 4121,

@@ -299,6 +299,11 @@ fn because(conditions: &[Condition]) -> String {
         .iter()
         .map(|condition| {
             let value = condition.value.map_or("undefined".to_owned(), |value| quantity(&condition.metric, value));
+            let value = match condition {
+                Condition { capped: true, .. } => format!("{value}+"),
+                Condition { estimated: true, .. } => format!("about {value}"),
+                _ => value,
+            };
             let limit = quantity(&condition.metric, condition.limit);
             let not = if condition.met { "" } else { " (not met)" };
             format!("{} {value} {} {limit}{not}", condition.metric, sign(condition.op))

@@ -1,13 +1,14 @@
 //! What is not wrong and still not good.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rule::catalogue as code;
 use crate::rule::compile::Compiler;
 use crate::rule::compile::metrics::is_unbounded;
+use crate::rule::compile::scope::{contradiction, is_small};
 use crate::rule::diagnose::{Diagnostic, Span};
 use crate::rule::yaml::{Node, Yaml};
-use crate::rule::{Clause, Condition, Field, Metric, Pattern, Rule, Sum, Trigger};
+use crate::rule::{Clause, Condition, Exception, Field, Metric, Pattern, Rule, Sum, Trigger};
 
 impl Compiler<'_> {
     pub(super) fn lint(&mut self) {
@@ -43,6 +44,13 @@ impl Compiler<'_> {
                 say(found.help("add `note` or `references`"));
             }
             for diagnostic in lint_rule(rule, &lowered.node, lowered.span) {
+                say(diagnostic);
+            }
+            let places = self.exception_places.get(&lowered.id).map(Vec::as_slice).unwrap_or_default();
+            for diagnostic in lint_exceptions(rule, places) {
+                say(diagnostic);
+            }
+            for diagnostic in lint_missing(rule, &self.options.missing, &lowered.node, lowered.span) {
                 say(diagnostic);
             }
         }
@@ -116,6 +124,71 @@ fn lint_rule(rule: &Rule, node: &Node, span: Span) -> Vec<Diagnostic> {
     found
 }
 
+/// Exceptions that never apply.
+fn lint_exceptions(rule: &Rule, places: &[Span]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut before: Vec<(&Exception, Vec<BTreeSet<String>>)> = Vec::new();
+    for (exception, place) in rule.exceptions.iter().zip(places) {
+        let shadowed = |why: String| Diagnostic::new(&code::SHADOWED_EXCEPTION, *place, why);
+        let both = Condition::All(vec![rule.condition.clone(), exception.condition.clone()]);
+        if contradiction(&both).is_some() && contradiction(&rule.condition).is_none() {
+            let why = format!("the exception `{}` never applies: the rule does not look at such flows", exception.name);
+            found.push(shadowed(why));
+            continue;
+        }
+        let Some(cases) = cases(&exception.condition) else { continue };
+        let wider =
+            before.iter().find(|(_, wider)| cases.iter().all(|case| wider.iter().any(|wider| wider.is_subset(case))));
+        if let Some((wider, _)) = wider {
+            let why =
+                format!("the exception `{}` never applies: `{}` lets the same flows pass", exception.name, wider.name);
+            found.push(shadowed(why).help("remove it, or make the other one narrower"));
+        } else if exception.during.is_none() && exception.budget.is_none() && exception.expires.is_none() {
+            before.push((exception, cases));
+        }
+    }
+    found
+}
+
+/// A condition as alternatives, each a set of tests that must all hold; `None` where it is more than that.
+fn cases(condition: &Condition) -> Option<Vec<BTreeSet<String>>> {
+    match condition {
+        Condition::Any(parts) if (1..=MAX_CASES).contains(&parts.len()) => parts.iter().map(tests_of).collect(),
+        other => tests_of(other).map(|tests| vec![tests]),
+    }
+}
+
+fn tests_of(condition: &Condition) -> Option<BTreeSet<String>> {
+    match condition {
+        Condition::Shared(part) => tests_of(part),
+        Condition::All(parts) => {
+            let tests: Option<Vec<BTreeSet<String>>> = parts.iter().map(tests_of).collect();
+            Some(tests?.into_iter().flatten().collect())
+        }
+        Condition::Test(test) if is_small(test) => Some(BTreeSet::from([format!("{test:?}")])),
+        _ => None,
+    }
+}
+
+/// Fields that nothing on this host sets.
+fn lint_missing(rule: &Rule, missing: &BTreeMap<Field, String>, node: &Node, span: Span) -> Vec<Diagnostic> {
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let place = |key: &str| node.entry(key).map_or(span, |entry| entry.key.span);
+    let say = |field: Field, key: &str, what: &str| {
+        let needs = missing.get(&field)?;
+        let found =
+            Diagnostic::new(&code::FIELD_NOT_SET, place(key), format!("nothing on this host sets `{field}`: {what}"));
+        Some(found.help(format!("it needs {needs}")))
+    };
+    let of_groups = rule.group_by.iter().filter_map(|field| say(*field, "group_by", "every group has none"));
+    let (mut negative, mut asked) = (BTreeSet::new(), BTreeSet::new());
+    negative_tests(&rule.condition, false, &mut negative, &mut asked);
+    let of_tests = asked.iter().filter_map(|field| say(*field, "match", "a positive test of it never holds"));
+    of_groups.chain(of_tests.collect::<Vec<_>>()).collect()
+}
+
 fn collect_metrics<'a>(clauses: &'a [Clause], metrics: &mut Vec<&'a Metric>) {
     for clause in clauses {
         match clause {
@@ -156,6 +229,7 @@ fn may_be_missing(field: Field) -> bool {
             | Field::SrcIp
             | Field::SrcPort
             | Field::DstScope
+            | Field::DstDomainSource
             | Field::Direction
             | Field::Proto
             | Field::L7
@@ -165,3 +239,6 @@ fn may_be_missing(field: Field) -> bool {
             | Field::FlowState
     )
 }
+
+/// Alternatives of an exception that are compared with those of others.
+const MAX_CASES: usize = 64;

@@ -1,5 +1,7 @@
 //! Lists: values by name, written in the file or in a file of their own.
 
+use std::collections::HashMap;
+
 use crate::names::{List, clouds};
 use crate::rule::Pattern;
 use crate::rule::catalogue as code;
@@ -163,9 +165,11 @@ impl Compiler<'_> {
         let mut patterns = Vec::new();
         self.open.push(format!("${name}"));
         if let Some(items) = keys.get("items").filter(|items| !items.is_null()) {
-            for item in self.expect_list(items).unwrap_or_default() {
+            let items = self.expect_list(items).unwrap_or_default();
+            for item in items {
                 self.list_item(item, kind, &mut values, &mut patterns);
             }
+            self.check_doubles(items);
         }
         self.open.pop();
         let max_items = keys.get("max_items").and_then(|node| self.literal(node, literal::integer));
@@ -179,6 +183,36 @@ impl Compiler<'_> {
         }
         patterns.extend(values.into_patterns(kind.kind()));
         Some(KnownList { kind, patterns })
+    }
+
+    /// Tells of items that a list has already; the repair takes them out.
+    fn check_doubles(&mut self, items: &[Node]) {
+        let mut first: HashMap<&str, Span> = HashMap::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(text) = item.text() else { continue };
+            let Some(known) = first.get(text).copied() else {
+                first.insert(text, item.span);
+                continue;
+            };
+            let mut found =
+                Diagnostic::new(&code::DUPLICATE_ITEM, item.span, format!("`{text}` is in the list already"))
+                    .label("again here")
+                    .related(known, "first here")
+                    .help("take it out");
+            let before = index.checked_sub(1).and_then(|index| items.get(index)).map(|before| before.span);
+            // What an override brought stands elsewhere.
+            if let Some(before) =
+                before.filter(|before| before.source == item.span.source && before.end <= item.span.start)
+            {
+                let span = Span { start: before.end, ..item.span };
+                let between =
+                    self.report.source(span).map_or("#", |source| source.slice(Span { end: item.span.start, ..span }));
+                if !between.contains('#') {
+                    found = found.fix(span, "");
+                }
+            }
+            self.push(found);
+        }
     }
 
     fn list_item(&mut self, item: &Node, kind: ListType, values: &mut Values, patterns: &mut Vec<Pattern>) {

@@ -766,11 +766,12 @@ fn literal_free(expression: &str) -> bool {
     longest < 2
 }
 
-/// A user goes by number and by name, whichever of the two fields a rule asks.
+/// A user or group goes by number and by name, whichever of the two fields a rule asks.
 fn with_name(field: Field) -> Field {
     match field {
         Field::Uid => Field::User,
         Field::Auid => Field::LoginUser,
+        Field::Gid => Field::Group,
         other => other,
     }
 }

@@ -44,6 +44,20 @@ impl Metric {
         }
     }
 
+    /// Whether its value over an earlier window can be told from the buckets.
+    fn is_counted_by_buckets(&self) -> bool {
+        matches!(
+            self,
+            Self::Sum(_)
+                | Self::Rate(_)
+                | Self::Peak(_)
+                | Self::Connections
+                | Self::ConnectionsFailed
+                | Self::DnsQueries
+                | Self::DnsNameBytes
+        )
+    }
+
     /// Every metric, as examples for documentation and for suggestions.
     pub fn all() -> Vec<Self> {
         let sums = Sum::ALL.iter().copied();
@@ -318,6 +332,23 @@ impl Compiler<'_> {
             }
             None => metric.clone(),
         };
+        for (metric, span) in
+            [(metric, entry.key.span), (&past, node.child("metric").map_or(node.span, |node| node.span))]
+        {
+            if !metric.is_counted_by_buckets() {
+                let message = format!("`{metric}` of another time is not kept");
+                let found = Diagnostic::new(&code::UNKNOWN_METRIC, span, message)
+                    .help("sums, rates, peaks, connections and DNS questions can be compared with their past");
+                self.push(found);
+                return None;
+            }
+        }
+        if metric.unit() != past.unit() {
+            let span = node.child("metric").map_or(node.span, |node| node.span);
+            let message = format!("`{metric}` and `{past}` are measured in different units");
+            self.push(Diagnostic::new(&code::UNKNOWN_METRIC, span, message));
+            return None;
+        }
         let past_window = match node.child("window") {
             Some(node) => self.window(node)?,
             None => window,

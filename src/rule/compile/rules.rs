@@ -13,7 +13,7 @@ use crate::rule::schema;
 use crate::rule::technique;
 use crate::rule::yaml::{Entry, Node, Yaml};
 use crate::rule::{
-    AlertCap, Baseline, Budget, Clause, Comparison, Condition, Confidence, Detail, Escalation, Exception,
+    AlertCap, Baseline, Budget, Clause, Comparison, Condition, Confidence, Detail, Edge, Escalation, Exception,
     ExceptionBudget, Field, FirstSeen, Life, Limits, Metadata, Method, Metric, NoData, Period, Presentation, Realert,
     Rule, RuleStatus, Season, Severity, Summary, Threshold, Trigger, When,
 };
@@ -101,6 +101,9 @@ impl Compiler<'_> {
         };
         let trigger = self.trigger(node, &keys, window);
         let life = self.life(&keys, window, trigger.as_ref());
+        if let (Some(trigger), Some(node)) = (&trigger, keys.get("for")) {
+            self.check_pending(trigger, life.pending_for, node.span);
+        }
         let active = keys.get("active").map(|node| self.active(node)).unwrap_or_default();
         let presentation = self.presentation(&keys);
         let limits = self.limits(keys.get("limits"));
@@ -108,15 +111,22 @@ impl Compiler<'_> {
         let outputs_only = keys.get("outputs_only").and_then(|node| self.boolean(node)).unwrap_or(false);
         let group_wait = keys.get("group_wait").and_then(|node| self.duration(node));
         let mut exceptions = Vec::new();
-        if let Some(list) = keys.get("exceptions").filter(|list| !list.is_null()) {
-            for element in self.expect_list(list).unwrap_or_default() {
-                exceptions.extend(self.exception(element).map(Arc::new));
+        let mut places = Vec::new();
+        let own = keys.get("exceptions").filter(|list| !list.is_null()).and_then(|list| self.expect_list(list));
+        let shared = shared.iter().map(|item| &item.node).filter(|node| self.applies(node, &metadata));
+        for element in own.unwrap_or_default().iter().chain(shared.collect::<Vec<_>>()) {
+            if let Some(exception) = self.exception(element) {
+                exceptions.push(Arc::new(exception));
+                places.push(element.child("name").map_or(element.span, |name| name.span));
             }
         }
-        for item in shared {
-            if self.applies(&item.node, &metadata) {
-                exceptions.extend(self.exception(&item.node).map(Arc::new));
-            }
+        self.exception_places.insert(id.clone(), places);
+        if let Some(more) = exceptions.get(MAX_EXCEPTIONS) {
+            let span = keys.get("exceptions").map_or(node.span, |node| node.span);
+            let message = format!("`{}` is one exception too many: a rule has at most {MAX_EXCEPTIONS}", more.name);
+            let found = Diagnostic::new(&code::EXCEPTION_SHAPE, Span { end: span.start + 1, ..span }, message);
+            self.push(found.help("an exception has as many `values` as it needs"));
+            return None;
         }
         let (condition, trigger) = (condition?, trigger?);
         let fingerprint = self.fingerprint(node, &group_by, &trigger);
@@ -278,6 +288,10 @@ impl Compiler<'_> {
             self.push(found);
         }
         let value = &first.value;
+        if let Some(entry) = node.entry("edge").filter(|_| first.key.text != "when") {
+            let message = format!("`edge` says how windows of `when` end, and this rule has `{}`", first.key.text);
+            self.push(Diagnostic::new(&code::WRONG_SHAPE, entry.key.span, message));
+        }
         match first.key.text.as_str() {
             "when" => {
                 if window.is_none() && keys.get("window").is_some() {
@@ -287,7 +301,7 @@ impl Compiler<'_> {
                 }
                 let all = self.clauses(value, window, 0)?;
                 let longest = longest_window(&all);
-                Some(Trigger::When(When { window: window.or(longest)?, all }))
+                Some(Trigger::When(When { window: window.or(longest)?, all, edge: self.edge(keys) }))
             }
             "each" => {
                 if !value.is_null() {
@@ -298,6 +312,13 @@ impl Compiler<'_> {
             "first_seen" => self.first_seen(value).map(Trigger::FirstSeen),
             "baseline" => self.baseline(value).map(Trigger::Baseline),
             _ => self.budget(value).map(Trigger::Budget),
+        }
+    }
+
+    fn edge(&mut self, keys: &Keys<'_>) -> Edge {
+        match keys.get("edge").and_then(|node| self.word(node, schema::EDGES)) {
+            Some("interpolate") => Edge::Interpolate,
+            _ => Edge::Cover,
         }
     }
 
@@ -497,6 +518,26 @@ impl Compiler<'_> {
             no_data,
             realert: keys.get("realert").and_then(|node| self.realert(node)),
             escalate,
+        }
+    }
+
+    /// Some triggers hold for a limited time only, whatever the traffic.
+    fn check_pending(&mut self, trigger: &Trigger, pending_for: Duration, span: Span) {
+        let second = Duration::from_secs(1);
+        let (most, why) = match trigger {
+            Trigger::Each => (Duration::ZERO, "`each` holds at the moment of a new flow and not longer".to_owned()),
+            Trigger::FirstSeen(first) => match &first.min {
+                None => (Duration::ZERO, "a first sight holds at its moment and not longer".to_owned()),
+                Some(min) => (min.window, format!("`min` must hold within {}", crate::rule::duration(min.window))),
+            },
+            Trigger::Budget(Budget { per: Period::Hour, .. }) => {
+                (Duration::from_secs(3_600), "the quota begins anew with every hour".to_owned())
+            }
+            Trigger::When(_) | Trigger::Baseline(_) | Trigger::Budget(_) => return,
+        };
+        if pending_for > most.max(second) {
+            let found = Diagnostic::new(&code::UNSATISFIABLE, span, "the condition never holds for so long").note(why);
+            self.push(found);
         }
     }
 
@@ -1015,6 +1056,9 @@ fn longest_window(clauses: &[Clause]) -> Option<Duration> {
 fn severity_of(word: &str) -> Option<Severity> {
     Severity::ALL.into_iter().find(|severity| severity.name() == word)
 }
+
+/// Exceptions of one rule, shared ones included.
+const MAX_EXCEPTIONS: usize = 64;
 
 const TRIGGERS: &[&str] = &["when", "each", "first_seen", "baseline", "budget"];
 

@@ -8,7 +8,7 @@ use crate::rule::catalogue as code;
 use crate::rule::compile::Compiler;
 use crate::rule::compile::keys::Keys;
 use crate::rule::diagnose::Diagnostic;
-use crate::rule::literal;
+use crate::rule::literal::{self, BadLiteral};
 use crate::rule::schema;
 use crate::rule::yaml::{Node, Yaml};
 use crate::rule::{Active, Schedule};
@@ -59,8 +59,16 @@ impl Compiler<'_> {
             Some(node) => self.zone(node)?,
             None => self.options.local_zone.clone(),
         };
-        let mut schedule =
-            Schedule { name: name.into(), zone, weekdays: Vec::new(), times: Vec::new(), holidays: Vec::new() };
+        let mut schedule = Schedule {
+            name: name.into(),
+            zone,
+            weekdays: Vec::new(),
+            times: Vec::new(),
+            month_days: self.ranges(keys.get("days_of_month"), literal::month_days),
+            months: self.ranges(keys.get("months"), literal::months),
+            years: self.ranges(keys.get("years"), literal::years),
+            holidays: Vec::new(),
+        };
         if let Some(node) = keys.get("weekdays") {
             for (text, span) in self.texts(node) {
                 schedule.weekdays.extend(self.read_literal(&text, true, span, literal::weekdays).unwrap_or_default());
@@ -81,6 +89,11 @@ impl Compiler<'_> {
             }
         }
         Some(schedule)
+    }
+
+    fn ranges<T>(&mut self, node: Option<&Node>, read: fn(&str) -> Result<T, BadLiteral>) -> Vec<T> {
+        let texts = node.map(|node| self.texts(node)).unwrap_or_default();
+        texts.into_iter().filter_map(|(text, span)| self.read_literal(&text, true, span, read)).collect()
     }
 
     pub(super) fn zone(&mut self, node: &Node) -> Option<TimeZone> {

@@ -64,7 +64,7 @@ fn gather<'a>(condition: &'a Condition, tests: &mut Vec<&'a Test>, denied: &mut 
     }
 }
 
-fn is_small(test: &Test) -> bool {
+pub(super) fn is_small(test: &Test) -> bool {
     match &test.pattern {
         Pattern::Address(networks) => networks.len() < 64,
         Pattern::Domain(domains) => domains.len() < 64,
