@@ -219,7 +219,7 @@ impl Engine {
     /// Reads a payload of a flow that a source counts by itself.
     pub fn handle_payload(&mut self, payload: &Payload<'_>) {
         let slot = self.owners.slot(payload.attribution);
-        let Payload { key, way, timestamp, bytes, .. } = *payload;
+        let Payload { key, way, timestamp, sequence, bytes, .. } = *payload;
         let id = self.flows.find_key(key, slot).or_else(|| self.flows.find_all(key).first().copied());
         let id = match id {
             None if payload.is_dns() => {
@@ -238,7 +238,7 @@ impl Engine {
             id => id,
         };
         if let Some(id) = id {
-            self.read_payload(id, way, 0, bytes, timestamp);
+            self.read_payload(id, way, sequence, bytes, timestamp);
         }
     }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::certificates::Certificates;
 use crate::support::egret::{Egret, Source};
+use crate::support::mmdb;
 use crate::support::namespace::{self, Namespace, Network};
 use crate::support::process::Running;
 use crate::support::wait;
@@ -185,6 +186,60 @@ fn the_name_of_a_quic_connection_is_read() {
     }
 }
 
+#[test]
+fn a_hello_in_pieces_is_put_together() {
+    for source in ["pcap", "ebpf"] {
+        let Some(site) = Site::new(&["dnsmasq", "openssl", "python3"]) else { return };
+        let client = site.write("pieces.py", HELLO_IN_PIECES);
+        let Some(watch) = Watch::start(&site, source) else { continue };
+        for _ in 0..3 {
+            let mut command = site.network.client.command("python3");
+            let output = command.arg(&client).arg(Network::SERVER).arg("pieces.example.net").output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(told.contains("TLSv1"), "{told}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let flows = watch.stop();
+        let flow = find(&flows, source, |flow| flow["sni"] == "pieces.example.net");
+        assert_eq!(flow["l7"], "tls", "{source}: {flow}");
+    }
+}
+
+#[test]
+fn a_database_is_read_again_when_it_changes() {
+    let Some(site) = Site::new(&["dnsmasq"]) else { return };
+    let database = site.folder.path().join("networks.mmdb");
+    let replace = |content: &[u8]| {
+        let new = database.with_extension("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(&new, &database).unwrap();
+    };
+    replace(&mmdb::database(64500, "First"));
+    let more = format!("names: {{databases: [\"{}\"]}}", database.display());
+    let mut egret = Egret::start(&site.network.client, site.folder.path(), Source::Pcap, BY_NETWORK, &more);
+    let mut wait_for_system = |egret: &Egret, system: u32| {
+        wait::until("an alert of that network", || {
+            site.send_datagram();
+            let of_system = |alert: &Value| alert["data"]["destination"]["asn"] == system;
+            egret.firing().into_iter().find(of_system)
+        })
+    };
+    assert_eq!(wait_for_system(&egret, 64500)["data"]["destination"]["as_org"], "First");
+    replace(&mmdb::database(64501, "Second"));
+    assert_eq!(wait_for_system(&egret, 64501)["data"]["destination"]["as_org"], "Second");
+    let whole = mmdb::database(64502, "Third");
+    replace(&whole[..whole.len() / 2]);
+    wait::until("the refusal of half a database", || {
+        egret.log().contains("the old databases stay in use").then_some(())
+    });
+    let before = egret.firing().len();
+    wait::until("more alerts", || {
+        site.send_datagram();
+        (egret.firing().len() > before).then_some(())
+    });
+    assert_eq!(egret.firing().last().unwrap()["data"]["destination"]["asn"], 64501, "the last good one");
+    egret.stop();
+}
+
 /// A Python with aioquic, which `tests/setup test` makes; `None`, with a printed reason, where there is none.
 fn python() -> Option<String> {
     let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/python/bin/python");
@@ -294,6 +349,17 @@ impl Site {
         Command::new("ip").args(["netns", "exec", &self.network.client.name]).args(command).output().unwrap()
     }
 
+    /// A flow to the server, each from another port.
+    fn send_datagram(&self) {
+        let send = || {
+            self.network.client.enter();
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            // Nobody listens there, which is nobody's concern.
+            let _ = socket.send_to(b"hello", (Network::SERVER, 4000));
+        };
+        std::thread::scope(|scope| scope.spawn(send).join().unwrap());
+    }
+
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
@@ -369,6 +435,40 @@ rules:
     group_by: [exe, evidence]
     window: 1m
     when: {dns.queries: {gte: 3}}
+"#;
+
+const BY_NETWORK: &str = r#"
+version: 1
+rules:
+  - {id: by-network, match: {dst.asn: "64500-64510"}, group_by: [src.port], each: {}}
+"#;
+
+/// Sends the first flight in five pieces, a segment each, and finishes the handshake.
+const HELLO_IN_PIECES: &str = r#"
+import socket, ssl, sys, time
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(incoming, outgoing, server_hostname=sys.argv[2])
+connection = socket.create_connection((sys.argv[1], 443))
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+pieces = 5
+while True:
+    try:
+        tls.do_handshake()
+        done = True
+    except ssl.SSLWantReadError:
+        done = False
+    data = outgoing.read()
+    size = -(-len(data) // pieces) or 1
+    for start in range(0, len(data), size):
+        connection.sendall(data[start:start + size])
+        time.sleep(0.02)
+    pieces = 1
+    if done:
+        break
+    incoming.write(connection.recv(16384))
+print(tls.version())
 "#;
 
 const RESOLVED: &str = r#"

@@ -32,6 +32,8 @@ pub struct FirstPayload {
     pub attribution: Attribution,
     /// When it passed.
     pub timestamp: Timestamp,
+    /// The number of its first octet in a TCP stream.
+    pub sequence: u32,
     /// What follows the transport header, at most 2,048 bytes.
     pub bytes: Vec<u8>,
 }
@@ -44,6 +46,7 @@ impl FirstPayload {
             way: self.direction,
             attribution: &self.attribution,
             timestamp: self.timestamp,
+            sequence: self.sequence,
             bytes: &self.bytes,
         }
     }

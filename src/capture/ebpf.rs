@@ -43,7 +43,7 @@ pub use thread::Reader;
 pub struct Settings {
     /// The control group whose processes are seen; the root of all by default.
     pub cgroup: Option<PathBuf>,
-    /// Whether DNS messages and the first payload of each connection are reported.
+    /// Whether DNS messages and the first payloads of each connection are reported.
     pub names: bool,
     /// Whether senders on packet sockets, which pass beside IP, are counted.
     pub packet_sockets: bool,
@@ -214,6 +214,7 @@ impl Source {
                     direction: if head.outgoing == 1 { FrameDirection::Out } else { FrameDirection::In },
                     attribution: owners.attribution(head.key.owner),
                     timestamp: boot.after(Duration::from_nanos(head.time)),
+                    sequence: head.sequence,
                     bytes: bytes.to_vec(),
                 }),
             }

@@ -76,6 +76,8 @@ pub struct Payload<'a> {
     pub attribution: &'a Attribution,
     /// When it passed.
     pub timestamp: Timestamp,
+    /// The number of its first octet in a TCP stream.
+    pub sequence: u32,
     /// Its first octets.
     pub bytes: &'a [u8],
 }

@@ -5,6 +5,7 @@ pub mod attack;
 pub mod certificates;
 pub mod data;
 pub mod egret;
+pub mod mmdb;
 pub mod namespace;
 pub mod process;
 pub mod rsyslog;

@@ -206,7 +206,7 @@ __noinline int take_over(struct __sk_buff *skb)
 		record->head.netns = netns;                                                        \
 		record->head.length = length;                                                      \
 		record->head.outgoing = outgoing;                                                  \
-		record->head.zero = 0;                                                             \
+		record->head.sequence = h->sequence;                                               \
 		/* 1 to capacity, in a form that every verifier follows. */                        \
 		u32 last = length - 1;                                                             \
 		barrier_var(last);                                                                 \
@@ -245,6 +245,19 @@ static __always_inline void report_payload(struct __sk_buff *skb, u32 kind, stru
 #define PORT_DNS_BE 0x3500
 #define PORT_QUIC_BE 0xbb01
 
+/* Whether a connection begins with a TLS ClientHello that goes on in the next
+ * segment: a record of a handshake, and in it a message longer than this payload. */
+static __always_inline int hello_goes_on(struct __sk_buff *skb, struct headers *h)
+{
+	u8 b[9];
+	u32 length = skb->len - h->length;
+	if (length < 9)
+		return !bpf_skb_load_bytes(skb, h->length, b, 1) && b[0] == 22;
+	if (bpf_skb_load_bytes(skb, h->length, b, 9))
+		return 0;
+	return b[0] == 22 && b[5] == 1 && ((u32)b[6] << 16 | b[7] << 8 | b[8]) + 9 > length;
+}
+
 __noinline int name_of(struct __sk_buff *skb, int outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -261,8 +274,10 @@ __noinline int name_of(struct __sk_buff *skb, int outgoing)
 		return 0;
 	if (h.remote_port == PORT_DNS)
 		kind = DNS;
+	else if (h.protocol == IPPROTO_TCP)
+		info->flags += info->flags & PAYLOADS || hello_goes_on(skb, &h) ? PAYLOAD : PAYLOADS;
 	else
-		info->flags |= info->flags & FIRST_SEEN || h.protocol == IPPROTO_TCP ? FIRST_SEEN | SECOND_SEEN : FIRST_SEEN;
+		info->flags += (info->flags & PAYLOADS) + PAYLOAD < QUIC_PAYLOADS ? PAYLOAD : PAYLOADS - (info->flags & PAYLOADS);
 	report_payload(skb, kind, &info->owner, info->cookie, info->netns, &h, outgoing);
 	return 0;
 }
@@ -443,7 +458,7 @@ static __always_inline void account(struct __sk_buff *skb, int outgoing)
 		if (report_names && payload) {
 			if (info->remote_port_be == PORT_DNS_BE)
 				name_of(skb, outgoing);
-			else if (outgoing && !(info->flags & SECOND_SEEN) && info->opened != OPENED_THERE &&
+			else if (outgoing && (info->flags & PAYLOADS) != PAYLOADS && info->opened != OPENED_THERE &&
 				 (info->protocol == IPPROTO_TCP ||
 				  (info->protocol == IPPROTO_UDP && info->remote_port_be == PORT_QUIC_BE)))
 				name_of(skb, outgoing);

@@ -22,8 +22,9 @@ struct socket_info {
 /* socket_info.flags */
 #define HAS_TUPLE 1    /* both ends are known */
 #define UNCONNECTED 2  /* they are those of one of several peers */
-#define FIRST_SEEN 4   /* the first payload was reported */
-#define SECOND_SEEN 8  /* and the second, for QUIC */
+#define PAYLOAD 4      /* one payload was reported: this and the next two bits count them */
+#define PAYLOADS 28    /* no more are reported: they tell no name, or enough were */
+#define QUIC_PAYLOADS 12 /* a client's first flight: the key share alone can fill one datagram */
 
 /* Accepted sockets inherit their listener's entry (BPF_F_CLONE). The clone
  * copies counters too: a listener must never count in its own entry. */

@@ -7,6 +7,7 @@ struct headers {
 	u16 remote_port, local_port;
 	u8 protocol, family;
 	u16 length; /* up to the payload */
+	u32 sequence; /* of TCP */
 };
 
 /* The whole truth, by copies; for the first packet of a socket and for those
@@ -52,6 +53,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct headers *h, int o
 			if (bpf_skb_load_bytes(skb, at, p, 14))
 				return 0;
 			h->length = at + (p[12] >> 4) * 4;
+			h->sequence = (u32)p[4] << 24 | p[5] << 16 | p[6] << 8 | p[7];
 		} else {
 			if (bpf_skb_load_bytes(skb, at, p, 4))
 				return 0;

@@ -82,7 +82,7 @@ pub struct PayloadHead {
     pub netns: u32,
     pub length: u32,
     pub outgoing: u32,
-    zero: u32,
+    pub sequence: u32,
 }
 
 #[repr(C)]

@@ -55,7 +55,8 @@ struct payload_header {
 	u32 local[4];
 	u32 netns;
 	u32 length;
-	u32 outgoing, zero;
+	u32 outgoing;
+	u32 sequence; /* of TCP */
 };
 struct payload_record { struct payload_header head; u8 data[2048]; };
 struct short_payload_record { struct payload_header head; u8 data[512]; };
