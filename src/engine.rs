@@ -1093,8 +1093,8 @@ mod tests {
     use crate::attribution::{Executable, ProcessKey};
     use crate::packet::{Address, Endpoint, FiveTuple, Protocol};
     use crate::rule::{
-        Active, Clause, Comparison, Condition, Edge, Field, Life, Limits, Metadata, Metric, Presentation, Quantity,
-        Rule, Sum, Threshold, Trigger, When,
+        Active, Clause, Comparison, Condition, Edge, Field, Life, Limits, Metadata, Metric, Pattern, Presentation,
+        Quantity, Rule, Sum, Texts, Threshold, Trigger, When,
     };
     use crate::units::Bytes;
 
@@ -1175,6 +1175,38 @@ mod tests {
         engine.handle_timeout(Timestamp::from_secs(60));
         let summary = "/usr/bin/curl: `upload-burst` ended after 5s";
         assert_eq!(told(&mut engine), [(7, "alert.resolved", summary.to_owned())]);
+    }
+
+    /// What the engine tells when the owner is described at this second, of what was sent at 0 s and 1 s.
+    fn told_when_described_at(second: i64) -> Vec<(i64, &'static str, String)> {
+        let container = |name: &str| Pattern::Text(Arc::new(Texts::new([Box::from(name.as_bytes())], [])));
+        let condition = Condition::test(Field::ContainerName, container("web"));
+        let rules = Arc::new(RuleSet::new([Arc::new(Rule { condition, ..rule() })]));
+        let settings = Settings { descriptions: Descriptions::Ask, ..Settings::default() };
+        let mut engine = Engine::new(settings, rules);
+        engine.handle_owned_packet(&packet(100, 600_000), &curl());
+        let Some(Output::Describe(process)) = engine.poll_output() else { panic!("the owner is described") };
+        let name = crate::attribution::Container { name: Some("web".into()), ..Default::default() };
+        let described = Arc::new(Process { container: Some(name), ..(*process).clone() });
+        for now in 1..10 {
+            engine.handle_timeout(Timestamp::from_secs(now));
+            if now == second {
+                engine.handle_description(&process, &described);
+            }
+            if now < 6 {
+                engine.handle_owned_packet(&packet(now * 1000 + 100, 600_000), &curl());
+            }
+        }
+        assert!(!engine.outputs.iter().any(|output| matches!(output, Output::Describe(_))), "asked once");
+        told(&mut engine)
+    }
+
+    #[test]
+    fn bytes_wait_for_the_description_of_their_owner() {
+        assert_eq!(told_when_described_at(1)[0].0, 2, "nothing was lost");
+        let late = told_when_described_at(4);
+        assert_eq!(late[0].0, 6, "what came before the description was given to another group: {late:?}");
+        assert!(told_when_described_at(100).is_empty(), "never described, so never `web`");
     }
 
     #[test]

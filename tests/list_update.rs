@@ -64,6 +64,22 @@ fn a_publisher_that_nobody_vouches_for_is_refused() {
     update(folder.path()).code(1).stderr("error: feodo: `http://localhost/list.txt` is no `https://` URL\n");
 }
 
+#[test]
+fn a_publisher_that_says_nothing_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Certificates::new(folder.path(), &["localhost"]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/list.txt", silent.local_addr().unwrap().port());
+    write_config(folder.path(), &url, &certificates.authority, "");
+    let configuration = folder.path().join("egret.yaml");
+    let text = std::fs::read_to_string(&configuration).unwrap().replace("max_bytes", "timeout: 1s, max_bytes");
+    std::fs::write(&configuration, text).unwrap();
+    let began = std::time::Instant::now();
+    let said = String::from_utf8(update(folder.path()).code(1).get_output().stderr.clone()).unwrap();
+    assert!(said.starts_with("error: feodo: cannot fetch") && said.contains("timeout"), "{said}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
 fn update(folder: &Path) -> assert_cmd::assert::Assert {
     egret().args(["lists", "update", "--config"]).arg(folder.join("egret.yaml")).assert()
 }

@@ -85,6 +85,29 @@ fn busy_but_honest_look_ups_are_no_tunnel() {
 }
 
 #[test]
+fn tunnels_that_wait_and_tunnels_that_send_are_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = folder.path().join("tunnel.pcap");
+    let (host, server) = (([10, 0, 0, 5], 40_000), ([198, 51, 100, 53], 53));
+    let ask = |millis, name: String| Datagram { millis, from: host, to: server, payload: question(1, &name) };
+    // dnscat2 asks once a second while nothing happens: a session, a sequence number, no data.
+    let waiting: Vec<Datagram> =
+        (0..320).map(|second| ask(second * 1000, format!("dnscat.a31b{second:04x}00ff.c2.example"))).collect();
+    write_capture(&capture, &waiting);
+    assert_eq!(tunnels_in(&capture), ["c2.example"]);
+    // dns2tcp sends a stream in labels of 63 letters, base64, as fast as it is answered.
+    let stream = |number: u32| format!("{number:063}.{number:063}.{number:040}.tcp.example");
+    let sending: Vec<Datagram> = (0..160).map(|number| ask(number * 30, stream(number))).collect();
+    write_capture(&capture, &sending);
+    assert_eq!(tunnels_in(&capture), ["tcp.example"]);
+    // As many questions, all for the same few names, are a client without a cache.
+    let again: Vec<Datagram> =
+        (0..2000).map(|number| ask(number * 30, format!("www{}.shop.example", number % 9))).collect();
+    write_capture(&capture, &again);
+    assert_eq!(tunnels_in(&capture), [""; 0]);
+}
+
+#[test]
 fn a_resolver_of_this_host_carries_questions_of_others() {
     let folder = tempfile::tempdir().unwrap();
     let capture = folder.path().join("stub.pcap");

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::read;
-use crate::dispatch::settings::{InhibitSettings, OutboxSettings, OutputSettings, RedactSettings, RoutingSettings};
+use crate::dispatch::settings::{
+    InhibitSettings, OutboxSettings, OutputSettings, RedactSettings, RoutingSettings, duration_option,
+};
 use crate::rule::diagnose::{Report, Source};
 
 /// `/etc/egret/egret.yaml`. Every key may be absent.
@@ -127,6 +130,9 @@ pub struct ListFile {
     pub max_bytes: Option<u64>,
     /// A list of more entries is refused.
     pub max_items: Option<usize>,
+    /// How long fetching it may take in all.
+    #[serde(default, deserialize_with = "duration_option::deserialize")]
+    pub timeout: Option<Duration>,
 }
 
 /// Why a configuration cannot be used.

@@ -147,7 +147,7 @@ impl ListSettings {
             ca_file: file.ca_file,
             max_bytes: file.max_bytes.unwrap_or(MAX_LIST_BYTES),
             max_items: file.max_items.unwrap_or(MAX_LIST_ITEMS),
-            timeout: LIST_TIMEOUT,
+            timeout: file.timeout.unwrap_or(LIST_TIMEOUT),
         }
     }
 }

@@ -87,6 +87,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "a test says why it is skipped")]
     fn who_works_much_steps_back_and_who_rests_comes_forward() {
         let mut priority = Priority::claim();
         if !priority.is_first {
