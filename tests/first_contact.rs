@@ -93,7 +93,7 @@ fn a_restart_forgets_no_contact_and_does_not_learn_anew() {
 
 fn engine() -> Engine {
     let options = egret::config::rule_files::options(Timestamp::EPOCH, None);
-    let compiled = compile(vec![Source::new("rules.yaml", RULES.as_bytes().to_vec())], &options);
+    let compiled = compile(vec![Source::new("rules.yaml", RULES)], &options);
     assert!(!compiled.report.has_errors(), "{:#?}", compiled.report);
     Engine::new(Settings::default(), Arc::new(compiled.rules))
 }
