@@ -187,8 +187,8 @@ mod tests {
         (0..100).for_each(|value| sketch.add(span, 130, value));
         sketch.advance(span, 161);
         assert!((90..110).contains(&sketch.len()), "{}", sketch.len());
-        assert_eq!(sketch.next_change(span), Some(191));
-        sketch.advance(span, 191);
+        assert_eq!(sketch.next_change(span), Some(190));
+        sketch.advance(span, 190);
         assert!(sketch.is_empty());
         assert_eq!(sketch.estimate, 0);
     }
