@@ -38,7 +38,7 @@ demo: build ## Two namespaces, an upload with curl, and its alert within seconds
 
 accuracy: build ## The grid of 24 scenarios and the kernel source's own, in full (root, 15 minutes)
 	@tests/setup test
-	EGRET_SHORT_PROCESSES=20000 cargo test --release --test egret live_kernel -- --nocapture
+	EGRET_ACCURACY=1 EGRET_SHORT_PROCESSES=20000 cargo test --release --test egret live_kernel -- --nocapture
 	cargo test --release --test egret accuracy -- --ignored --nocapture
 
 torture: ## Kill the delivery of alerts a thousand times; nothing committed may be lost

@@ -1120,6 +1120,7 @@ mod tests {
             life: Life::default(),
             limits: Limits::default(),
             presentation: Presentation::default(),
+            keep_packets: None,
             group_wait: None,
             outputs: Vec::new(),
             outputs_only: false,

@@ -23,7 +23,7 @@ use crate::support::traffic::{self, Said};
 use crate::support::wait;
 use report::{Cell, Report, Trial};
 use scenario::{Place, SCENARIOS, Scenario, Size};
-use tool::{Egret, NetHogs, Tool, Usage};
+use tool::{Bandwhich, Egret, NetHogs, Tool, Usage};
 
 /// The container's address, behind the client.
 const CONTAINER: &str = "198.51.100.130";
@@ -50,7 +50,7 @@ fn every_scenario_is_told_right_in_full() {
 fn assert_good(report: &Report) {
     for (tool, wrong) in &report.wrong {
         for wrong in wrong {
-            assert!(*tool == "nethogs" || *wrong == Usage::default(), "{tool} gave {wrong:?} to somebody else");
+            assert!(!tool.starts_with("egret") || *wrong == Usage::default(), "{tool} gave {wrong:?} to somebody else");
         }
     }
     for (scenario, cells) in report.tools.get("egret ebpf").into_iter().flatten() {
@@ -79,7 +79,7 @@ fn trial(size: Size) -> Option<Trial> {
     let lab = Lab::new();
     let mut tools: Vec<Box<dyn Tool>> = Vec::new();
     for source in ["ebpf", "pcap"] {
-        match Egret::start(source, &lab.network.client, lab.directory.path()) {
+        match Egret::start(source, [&lab.network.client, &lab.network.server, &lab.container], lab.directory.path()) {
             Ok(egret) => tools.push(Box::new(egret)),
             Err(reason) => eprintln!("not measured: egret with {source}: {reason}"),
         }
@@ -89,6 +89,10 @@ fn trial(size: Size) -> Option<Trial> {
         match NetHogs::start(&lab.network.client, lab.directory.path()) {
             Ok(nethogs) => tools.push(Box::new(nethogs)),
             Err(reason) => eprintln!("not measured: nethogs: {reason}"),
+        }
+        match Bandwhich::start(&lab.network.client, lab.directory.path()) {
+            Ok(bandwhich) => tools.push(Box::new(bandwhich)),
+            Err(reason) => eprintln!("not measured: bandwhich: {reason}"),
         }
     }
     if tools.is_empty() {

@@ -18,6 +18,7 @@ use egret::flow::{CaptureLosses, Direction, FlowEndReason, FlowState};
 use egret::packet::{Fragments, FrameDirection, decode};
 use egret::time::Timestamp;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::support::namespace::{Namespace, Network};
 use crate::support::process::Running;
@@ -72,15 +73,29 @@ fn each_way_to_send_is_counted_exactly_for_its_sender() {
     let recording = recorder.stop();
     let again = lab.retransmissions();
 
-    let mut wrong = String::new();
+    let (mut wrong, mut rows) = (String::new(), Vec::new());
     for ((pid, protocol), Sent { what, bytes }) in &said {
         let counted = recording.payload_out(*pid, *protocol);
+        let process = recording.process(*pid);
+        let executable = process.executable.as_ref().unwrap();
+        let (path, kind) = (executable.path.to_string(), executable.kind);
+        let right = match kind {
+            ExecutableKind::File => path == traffic::program().to_str().unwrap(),
+            ExecutableKind::Memfd => what.starts_with("memfd") && path == "/memfd:hidden",
+            ExecutableKind::Deleted => what.starts_with("deleted") && path.starts_with("/tmp/egret-gone-"),
+            ExecutableKind::Kernel | ExecutableKind::Unknown => false,
+        };
+        rows.push(json!({"what": what, "sent": bytes, "counted": counted, "executable": path, "kind": kind.name()}));
+        if !right {
+            let _ = writeln!(wrong, "{what}: pid {pid} runs {path} ({kind:?})");
+        }
         // What TCP had to send again was on the wire too; a loaded machine makes that happen.
         let most = bytes + again * MAX_SEGMENT;
         if counted < *bytes || counted > most {
             let _ = writeln!(wrong, "{what}: pid {pid} sent {bytes}, counted {counted}, {again} segments again");
         }
     }
+    write_grid("each-way-to-send", &rows);
     assert!(wrong.is_empty(), "{wrong}");
     assert!(said.len() >= 2 * KINDS.len() - 2, "some kinds said nothing: {}", said.len());
     assert_eq!(recording.losses.kernel_dropped, 0);
@@ -198,17 +213,109 @@ fn short_processes_are_exact() {
     }
     let took = started.elapsed();
     let recording = recorder.stop();
+    let again = lab.retransmissions();
 
     assert_eq!(lines.len(), count);
     let by_pid = recording.totals_by_pid();
-    let exact = lines.iter().filter(|line| by_pid.get(&line.pid).is_some_and(|total| total.0 == line.out)).count();
+    let counted = |line: &traffic::Said| by_pid.get(&line.pid).map_or(0, |total| total.0);
+    let (exact, inexact): (Vec<&traffic::Said>, Vec<&traffic::Said>) =
+        lines.iter().partition(|line| counted(line) == line.out);
+    // A segment that TCP had to send again was on the wire twice; a loaded machine makes that happen.
+    let repeated = inexact.iter().filter(|line| counted(line) > line.out).count();
+    for line in &inexact {
+        eprintln!("pid {} said {}, counted {}; {again} segments again", line.pid, line.out, counted(line));
+    }
+    let exact = exact.len();
     let named = lines.iter().filter(|line| by_pid.get(&line.pid).is_some_and(|total| total.1)).count();
     eprintln!(
-        "{count} processes at {:.0} a second: bytes exact for {exact}, executable exact for {named}",
+        "{count} processes at {:.0} a second: bytes exact for {exact}, and for {repeated} with what TCP sent again; \
+         executable exact for {named}",
         count as f64 / took.as_secs_f64()
     );
-    assert_eq!((exact, named), (count, count));
+    let took = took.as_secs_f64();
+    write_grid(
+        "short-processes",
+        &[json!({"processes": count, "seconds": took, "bytes_exact": exact, "with_repeated_segments": repeated,
+            "executable_exact": named})],
+    );
+    assert_eq!((exact + repeated, named), (count, count));
+    assert!(repeated as u64 <= again, "{repeated} have more bytes, {again} segments were sent again");
     assert_eq!(recording.losses.kernel_dropped, 0);
+}
+
+#[test]
+fn a_pid_that_is_used_again_is_another_process() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(recorder) = Recorder::start() else { return };
+    let again = lab.directory.path().join("traffic-again");
+    std::fs::copy(traffic::program(), &again).unwrap();
+    let to = format!("to={}", Network::SERVER);
+    let first = lab.traffic(&["tcp", &to, "bytes=11111"]).remove(0);
+    let mut second = None;
+    for _ in 0..2_000 {
+        // The next process gets the number after this one, unless another takes it first.
+        if std::fs::write("/proc/sys/kernel/ns_last_pid", (first.pid - 1).to_string()).is_err() {
+            break;
+        }
+        let mut command = lab.network.client.command(again.to_str().unwrap());
+        let child = command.args(["tcp", &to, "bytes=22222"]).stdout(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let output = child.wait_with_output().unwrap();
+        if pid == first.pid {
+            second = Some(said(&output).remove(0));
+            break;
+        }
+    }
+    let recording = recorder.stop();
+    let Some(second) = second else {
+        eprintln!("skipped: the kernel gives no chosen pid");
+        return;
+    };
+    assert_eq!(first.pid, second.pid);
+    let mut by_program: BTreeMap<String, u64> = BTreeMap::new();
+    for update in recording.updates_of(first.pid) {
+        let process = update.attribution.process().unwrap();
+        let path = process.executable.as_ref().unwrap().path.to_string();
+        *by_program.entry(path).or_default() += update.counters.payload_out.0;
+    }
+    let of = |path: &std::path::Path| by_program.get(path.to_str().unwrap()).copied();
+    assert_eq!(of(traffic::program()), Some(11_111), "{by_program:?}");
+    assert_eq!(of(&again), Some(22_222), "{by_program:?}");
+}
+
+#[test]
+fn a_process_names_its_container_and_unit() {
+    let Some(lab) = Lab::new() else { return };
+    let mount = lab.directory.path().join("cgroup");
+    std::fs::create_dir(&mount).unwrap();
+    let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: control groups of version 2 cannot be mounted");
+        return;
+    }
+    let id = "4f5a".repeat(16);
+    let slice = mount.join(format!("egret-test-{}.slice", std::process::id()));
+    let groups = [slice.join(format!("docker-{id}.scope")), slice.join("backup.service")];
+    let Some(recorder) = Recorder::start() else { return };
+    let mut pids = Vec::new();
+    for group in &groups {
+        std::fs::create_dir_all(group).unwrap();
+        let inside = format!(
+            "echo $$ > {}/cgroup.procs; exec {} tcp-exit to={}",
+            group.display(),
+            traffic::program().display(),
+            Network::SERVER
+        );
+        let output = lab.network.client.command("sh").args(["-c", &inside]).output().unwrap();
+        pids.push(said(&output).remove(0).pid);
+    }
+    let recording = recorder.stop();
+    // Empty by now; the mount goes with them.
+    groups.iter().chain([&slice]).for_each(|group| std::fs::remove_dir(group).unwrap());
+    assert!(Command::new("umount").arg(&mount).status().unwrap().success());
+    let container = recording.process(pids[0]).container.clone().expect("it runs in one");
+    assert_eq!((&*container.id, container.runtime.as_deref()), (&*id, Some("docker")));
+    assert_eq!(recording.process(pids[1]).unit.as_deref(), Some("backup.service"));
 }
 
 #[test]
@@ -233,7 +340,7 @@ fn a_namespace_made_later_is_counted_with_its_number() {
 fn sockets_older_than_the_source_have_their_owners() {
     let Some(lab) = Lab::new() else { return };
     // Begins before the source, and sends for long enough to be seen.
-    let arguments = ["tcp", &format!("to={}", Network::SERVER), "bytes=3000000", "rate=1000000", "size=10000"];
+    let arguments = ["tcp", &format!("to={}", Network::SERVER), "bytes=8000000", "rate=1000000", "size=10000"];
     let mut old = Running::start("old", lab.command(&lab.network.client, &arguments), lab.directory.path());
     wait::until("the connection", || {
         let sockets = lab.network.client.command("ss").args(["-Htn", "state", "established"]).output().unwrap();
@@ -378,7 +485,7 @@ fn flows_have_the_names_that_their_first_payload_tells() {
     egret.signal(Signal::INT);
     assert!(egret.wait_within(wait::PATIENCE).success(), "{}", egret.errors());
     let output = egret.output();
-    let flows = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let flows = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let flow = flows.into_iter().find(|flow| flow["owner"]["pid"] == sender.pid).unwrap_or_else(|| panic!("{output}"));
     // Another test beside this one may have another name for the address; this flow has its own.
     assert_eq!(flow["http_host"], "upload.example.org", "{flow}");
@@ -500,6 +607,12 @@ fn a_recording_names_the_owner_of_each_packet() {
     egret.signal(Signal::INT);
     assert!(egret.wait_within(wait::PATIENCE).success(), "{}", egret.errors());
 
+    let tshark =
+        Command::new("tshark").args(["-T", "fields", "-e", "frame.comment", "-r"]).arg(&file).output().unwrap();
+    assert!(tshark.status.success(), "{}", String::from_utf8_lossy(&tshark.stderr));
+    let shown = String::from_utf8_lossy(&tshark.stdout).into_owned();
+    assert!(shown.contains(&format!("PID: {}", sender.pid)), "Wireshark shows the owner: {shown}");
+
     let mut payload: BTreeMap<Option<u32>, u64> = BTreeMap::new();
     let mut reader = Reader::open(&file).unwrap();
     let mut fragments = Fragments::default();
@@ -518,6 +631,33 @@ fn a_recording_names_the_owner_of_each_packet() {
     assert_eq!(payload.get(&Some(sender.pid)), Some(&sender.out), "{payload:?} {}", egret.errors());
     assert_eq!(payload.get(&Some(other.pid)), Some(&other.out), "{payload:?}");
     assert_eq!(payload.keys().flatten().count(), 2, "{payload:?}");
+}
+
+/// Leaves what was measured for people and programs, where `make accuracy` asks for it.
+fn write_grid(name: &str, rows: &[Value]) {
+    if std::env::var_os("EGRET_ACCURACY").is_none() {
+        return;
+    }
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("../accuracy");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(format!("{name}.json")), format!("{:#}\n", json!(rows))).unwrap();
+    let columns: Vec<&String> = rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()).collect();
+    let columns: std::collections::BTreeSet<&String> = columns.into_iter().collect();
+    let mut text = String::new();
+    for column in &columns {
+        let _ = write!(text, "| {column} ");
+    }
+    text.push_str("|\n");
+    text.push_str(&"| --- ".repeat(columns.len()));
+    text.push_str("|\n");
+    for row in rows {
+        for column in &columns {
+            let cell = &row[column.as_str()];
+            let _ = write!(text, "| {} ", cell.as_str().map_or_else(|| cell.to_string(), str::to_owned));
+        }
+        text.push_str("|\n");
+    }
+    std::fs::write(directory.join(format!("{name}.md")), text).unwrap();
 }
 
 /// What a process said it sent.

@@ -104,6 +104,9 @@ pub fn compose(facts: Facts<'_>) -> Alert {
             .filter_map(|(attribution, bytes)| Some((process_facts(attribution)?, *bytes)))
             .collect(),
         series: facts.series,
+        packets: None,
+        packets_wanted: None,
+        suspects: heaviest.as_ref().map(suspects).unwrap_or_default(),
         excluded: facts.excluded,
         host: host.clone(),
         summary,
@@ -129,10 +132,18 @@ fn condition(measured: Measured) -> Condition {
     }
 }
 
+fn suspects(seen: &Seen) -> Vec<ProcessFacts> {
+    let suspects = seen.suspects.iter().flat_map(|suspects| &suspects.processes);
+    suspects.take(MAX_PROCESSES).map(|process| facts_of(process, None)).collect()
+}
+
 fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
-    let process = attribution.process()?;
+    Some(facts_of(attribution.process()?, attribution.evidence().map(|evidence| evidence.name())))
+}
+
+fn facts_of(process: &Process, evidence: Option<&'static str>) -> ProcessFacts {
     let executable = process.executable.as_ref();
-    Some(ProcessFacts {
+    ProcessFacts {
         pid: process.key.pid,
         executable: ExecutableFacts {
             exe: executable.map_or(Value::Missing, |executable| Value::Text(executable.path.clone())),
@@ -145,10 +156,11 @@ fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
             false => Value::Text(process.command_line_text()),
         },
         started_at: process.started_at,
-        evidence: attribution.evidence().map(|evidence| evidence.name()),
+        evidence,
+        script: process.script().map(Value::Text),
         cwd: process.working_directory.clone().map(Value::Text),
         unit: process.unit.clone(),
-    })
+    }
 }
 
 fn parent(process: &Process) -> Option<Parent> {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::alert::{PacketFile, PacketsWanted};
 use crate::attribution::Container;
 use crate::packet::Address;
 use crate::rule::{Host, ListMatch, Metadata, Quantity, Severity, Value};
@@ -157,6 +158,15 @@ pub struct Alert {
     /// Bytes out in each bucket of the window, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub series: Vec<u64>,
+    /// The file with the group's last packets, where the rule asks for one.
+    #[serde(rename = "evidence", skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Arc<PacketFile>>,
+    /// Whose packets they are, until they are written.
+    #[serde(skip)]
+    pub packets_wanted: Option<Arc<PacketsWanted>>,
+    /// Who could have sent what no socket did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<ProcessFacts>,
     /// What exceptions hid, by metric.
     pub excluded: BTreeMap<String, u64>,
     /// This host.
@@ -265,6 +275,9 @@ pub struct ProcessFacts {
     pub started_at: Option<Timestamp>,
     /// How it is known.
     pub evidence: Option<&'static str>,
+    /// The script, where the executable is an interpreter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<Value>,
     /// The working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<Value>,

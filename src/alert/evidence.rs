@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, Suspects};
 use crate::flow::{Counters, Direction, FlowKey};
 use crate::names::{Application, DestinationName, Place};
 use crate::packet::Address;
@@ -43,6 +43,8 @@ pub struct Seen {
     pub application: Application,
     /// The interface's name.
     pub interface: Option<Arc<str>>,
+    /// Who could have sent it, where no socket did.
+    pub suspects: Option<Arc<Suspects>>,
     /// Bytes that went there.
     pub bytes_out: u64,
     /// Bytes in both directions, by which the heaviest is found.
@@ -165,6 +167,7 @@ impl Turn {
                     direction: seen.direction,
                     application: seen.application,
                     interface: sighting.interface.cloned(),
+                    suspects: seen.attribution.suspects().cloned(),
                     bytes_out,
                     weight: weight + inherited,
                 });

@@ -40,6 +40,7 @@ impl Redactor {
             cover(&mut parent.cmdline);
         }
         covered.processes.iter_mut().for_each(|(process, _)| cover(&mut process.cmdline));
+        covered.suspects.iter_mut().for_each(|process| cover(&mut process.cmdline));
         covered.group.iter_mut().for_each(|(_, value)| cover(value));
         covered.top.values_mut().flatten().for_each(|(value, _)| cover(value));
         if let Cow::Owned(summary) = self.text(covered.summary.as_bytes()) {

@@ -138,11 +138,74 @@ impl Process {
         path.rsplit_str("/").next().filter(|name| !name.is_empty())
     }
 
+    /// The script that an interpreter runs, made absolute where the working directory is known.
+    ///
+    /// As the command line tells it: like all of that line it is the word of
+    /// whoever started the process, while the executable is the kernel's.
+    pub fn script(&self) -> Option<BString> {
+        let interpreter = self.executable_name()?;
+        let script = script_of(interpreter, self.command_line.get(1..)?)?;
+        match &self.working_directory {
+            Some(directory) if !script.starts_with(b"/") => {
+                let script = script.strip_prefix(b"./").unwrap_or(script);
+                let directory = directory.strip_suffix(b"/").unwrap_or(directory);
+                Some([directory, b"/", script].concat().into())
+            }
+            _ => Some(script.into()),
+        }
+    }
+
     /// The arguments in one line, a space between them.
     pub fn command_line_text(&self) -> BString {
         bstr::join(" ", &self.command_line).into()
     }
 }
+
+/// The first argument that is no option of the interpreter; none where the program is in an option.
+fn script_of<'a>(interpreter: &[u8], arguments: &'a [BString]) -> Option<&'a [u8]> {
+    let name = interpreter.trim_end_with(|c| c.is_ascii_digit() || c == '.' || c == '-');
+    let (_, inline, with_value) = INTERPRETERS.iter().find(|(known, ..)| known.as_bytes() == name)?;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            return arguments.next().map(|script| script.as_bytes());
+        }
+        let Some(option) = argument.strip_prefix(b"-").filter(|option| !option.is_empty()) else {
+            return (argument != "-").then_some(argument.as_bytes());
+        };
+        let is_word = option.starts_with(b"-");
+        // Short options may stand together; what follows one with a value is the value.
+        if !is_word && option.iter().any(|letter| inline.as_bytes().contains(letter)) {
+            return None;
+        }
+        if !is_word && option.last().is_some_and(|letter| with_value.as_bytes().contains(letter)) {
+            arguments.next();
+        }
+    }
+    None
+}
+
+/// Interpreters, without the version in their names; the options that hold the
+/// program or read it from elsewhere; and those that are followed by a value.
+const INTERPRETERS: &[(&str, &str, &str)] = &[
+    ("python", "cm", "WX"),
+    ("pypy", "cm", "WX"),
+    ("perl", "eE", "I"),
+    ("ruby", "e", "Ir"),
+    ("node", "ep", "r"),
+    ("nodejs", "ep", "r"),
+    ("sh", "cs", "o"),
+    ("bash", "cs", "oO"),
+    ("dash", "cs", "o"),
+    ("ash", "cs", "o"),
+    ("zsh", "cs", "o"),
+    ("ksh", "cs", "o"),
+    ("busybox", "c", ""),
+    ("php", "rRBE", "dcz"),
+    ("lua", "e", "l"),
+    ("tclsh", "", ""),
+    ("Rscript", "e", ""),
+];
 
 impl ExecutableKind {
     /// The word for it in rules and alerts.
@@ -161,5 +224,34 @@ impl Default for ProcessKey {
     /// No process: pid 0 is the kernel's idle task and owns no flow.
     fn default() -> Self {
         Self { pid: 0, start: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_has_a_script_unless_its_program_is_elsewhere() {
+        let script = |exe: &str, line: &str| {
+            let executable = Executable { path: exe.into(), ..Executable::default() };
+            let process = Process {
+                executable: Some(executable),
+                command_line: line.split(' ').map(BString::from).collect(),
+                working_directory: Some("/srv".into()),
+                ..Process::default()
+            };
+            process.script().map(|script| script.to_string())
+        };
+        let is = |path: &str| Some(path.to_owned());
+        assert_eq!(script("/usr/bin/python3.11", "python3 /opt/sync.py --all"), is("/opt/sync.py"));
+        assert_eq!(script("/usr/bin/python3.11", "/usr/bin/python3 -u -W ignore ./sync.py"), is("/srv/sync.py"));
+        assert_eq!(script("/usr/bin/python3.11", "python3 -m http.server"), None);
+        assert_eq!(script("/usr/bin/bash", "bash -ec curl"), None);
+        assert_eq!(script("/usr/bin/dash", "/bin/sh -e /etc/cron.daily/backup"), is("/etc/cron.daily/backup"));
+        assert_eq!(script("/usr/bin/perl", "perl -w -- -odd"), is("/srv/-odd"));
+        assert_eq!(script("/usr/bin/curl", "curl https://example.org"), None);
+        assert_eq!(script("/usr/bin/python3", "python3 -"), None);
+        assert_eq!(script("/usr/bin/python3", "python3"), None);
     }
 }

@@ -134,6 +134,7 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
         "source": run.source().name(),
         "bytes": statistics.bytes,
         "unattributed_bytes": statistics.unattributed_bytes,
+        "coverage": run.watching().load().coverage,
         "losses": statistics.losses,
     });
     print(arguments.output, &rows, &summary)?;

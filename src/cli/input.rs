@@ -223,7 +223,9 @@ pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> any
         let local = engine.settings().local.clone();
         Tap::new(local.clone(), local.hosts().collect())
     });
-    let live = Live::new(engine, source, resolver, describer, clock).with_least_coverage(settings.least_coverage);
+    let live = Live::new(engine, source, resolver, describer, clock)
+        .with_least_coverage(settings.least_coverage)
+        .with_hashes(settings.hash);
     Ok(match tap {
         Some(tap) => live.with_tap(tap),
         None => live,

@@ -164,8 +164,21 @@ fn record<W: Write>(
             break;
         }
     }
+    // On a busy machine the last frames may still be in the kernel's ring.
+    capture.stop();
+    let last = Instant::now() + LAST_FRAMES;
+    while let (None, Ok(batch)) = (max_bytes, capture.batches().recv_deadline(last)) {
+        let wanted = |frame: &Frame<'_>| ended.is_none_or(|ended| frame.timestamp <= ended);
+        for frame in batch.frames().filter(wanted) {
+            // Its owner is known by now, or will not become known any more.
+            let _ = recorder.take_frame(&frame);
+        }
+    }
     Ok(recorder.finish(interface_name)?.1)
 }
+
+/// How long the last frames may take out of the kernel.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
 
 fn interface_name(number: u32) -> Option<String> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;

@@ -20,6 +20,7 @@ use crate::rule::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
 use crate::runtime::load;
+use crate::runtime::packets::{PacketSettings, Packets};
 use crate::runtime::resume::Keeper;
 use crate::runtime::socket::ControlSocket;
 use crate::runtime::watch::Watch;
@@ -63,6 +64,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         resume::restore(&mut engine, checkpoints);
     }
     let mut live = input::open_live(&settings, engine, clock)?;
+    live = match Packets::start(packet_settings(&settings)) {
+        Ok(packets) => live.with_packets(packets),
+        Err(error) => {
+            warn!(%error, "alerts come without their packets");
+            live
+        }
+    };
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
@@ -119,6 +127,15 @@ fn ledger(settings: &Settings, now: Timestamp) -> Option<Box<dyn Ledger>> {
             warn!(error = format!("{error:#}"), "nothing is kept on disk: a crash would lose alerts on their way");
             None
         }
+    }
+}
+
+/// Where the packets of alerts go.
+fn packet_settings(settings: &Settings) -> PacketSettings {
+    PacketSettings {
+        directory: settings.state_dir.join("evidence"),
+        max_bytes: settings.max_evidence_bytes,
+        max_files: settings.max_evidence_files,
     }
 }
 

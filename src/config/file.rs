@@ -33,6 +33,8 @@ pub struct ConfigFile {
     pub names: NamesFile,
     /// Published lists by name, which `egret lists update` fetches.
     pub lists: BTreeMap<String, ListFile>,
+    /// The files with packets of alerts.
+    pub evidence: EvidenceFile,
     /// Receivers by name; absent means standard output.
     pub outputs: Option<BTreeMap<String, OutputSettings>>,
     /// Who gets what.
@@ -98,6 +100,16 @@ pub struct HostFile {
 pub struct ResolveFile {
     /// Whether every executable is hashed; without it, where a rule looks at the hash.
     pub hash: bool,
+}
+
+/// `evidence:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceFile {
+    /// The most bytes that one file has.
+    pub max_bytes: Option<u64>,
+    /// The most files that are kept; the oldest give way.
+    pub max_files: Option<usize>,
 }
 
 /// `engine:`

@@ -42,6 +42,10 @@ pub struct Settings {
     pub max_names: usize,
     /// Published lists by name.
     pub lists: BTreeMap<String, ListSettings>,
+    /// The most bytes of one file with packets of an alert.
+    pub max_evidence_bytes: u64,
+    /// The most such files.
+    pub max_evidence_files: usize,
     /// Where alerts go.
     pub dispatch: DispatchSettings,
 }
@@ -100,6 +104,7 @@ impl Settings {
             engine,
             names,
             lists,
+            evidence,
             outputs,
             routing,
             inhibit,
@@ -128,6 +133,8 @@ impl Settings {
             databases: names.databases,
             max_names: names.max_names.unwrap_or(MAX_NAMES),
             lists: lists.into_iter().map(|(name, list)| (name, ListSettings::of(list))).collect(),
+            max_evidence_bytes: evidence.max_bytes.unwrap_or(MAX_EVIDENCE_BYTES),
+            max_evidence_files: evidence.max_files.unwrap_or(MAX_EVIDENCE_FILES),
             dispatch: DispatchSettings {
                 outputs: outputs.unwrap_or_else(DispatchSettings::standard_output),
                 routing,
@@ -154,6 +161,9 @@ impl ListSettings {
 
 /// Names of addresses held at once where the configuration says nothing.
 const MAX_NAMES: usize = 262_144;
+
+const MAX_EVIDENCE_BYTES: u64 = 4 << 20;
+const MAX_EVIDENCE_FILES: usize = 100;
 
 /// A host that forwards has less, and says so here.
 const LEAST_COVERAGE: f64 = 0.8;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::alert::{
-    Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, Reason, Sighting, Step, Window, alert_key,
-    compose, episode_uid,
+    Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, PacketsWanted, Reason, RecentFlows,
+    Sighting, Step, Window, alert_key, compose, episode_uid,
 };
 use crate::engine::checkpoint::{SavedException, SavedGroup, SavedRule};
 use crate::engine::memory::{Memory, Recollection, Shown, amount};
@@ -115,6 +115,8 @@ struct GroupState {
     steps: usize,
     life: Option<Box<Lifecycle>>,
     evidence: Option<Box<Evidence>>,
+    /// The flows whose packets an alert comes with.
+    recent: Option<Box<RecentFlows>>,
 }
 
 /// What one exception hid.
@@ -297,6 +299,11 @@ impl Watch {
             self.touched.push(bound.group);
         }
         state.opened += u32::from(happened.is_first_match);
+        if let Some(span) = rule.keep_packets {
+            let oldest = now.tick.saturating_sub(ticks(span, now.length));
+            let owner = sighting.seen.attribution.process();
+            state.recent.get_or_insert_default().note(now.tick, oldest, sighting.seen.key, owner);
+        }
         let length = self.plan.span().length;
         if let Some(evidence) = &mut state.evidence {
             evidence.note(now.tick, length, sighting, counters);
@@ -706,7 +713,15 @@ impl Watch {
             coverage: now.coverage,
             approximate: reading.is_some_and(|reading| self.plan.verdict(&self.plan.trigger, &reading).approximate),
         };
-        compose(facts)
+        let mut alert = compose(facts);
+        // Packets of the past are held for no longer than this: an update would find others.
+        if let (Some(span), "firing", Reason::First) = (self.rule.keep_packets, state, reason) {
+            let oldest = now.tick.saturating_sub(ticks(span, now.length));
+            let recent = group.and_then(|group| group.extension.recent.as_deref());
+            let flows = recent.map(|recent| recent.since(oldest)).unwrap_or_default();
+            alert.packets_wanted = Some(Arc::new(PacketsWanted { flows, span }));
+        }
+        alert
     }
 
     fn shown_values(&self, reading: &Reading<'_>) -> BTreeMap<String, Quantity> {

@@ -1,5 +1,5 @@
 //! Finds out more about owners, on a thread of its own: the package of their
-//! executable, the name, image and pod of their container.
+//! executable and, where somebody asks for it, its hash; the name, image and pod of their container.
 //!
 //! Reading package lists and asking runtimes takes milliseconds, sometimes a
 //! second. The packet path, the look-up of owners and the kernel source do not
@@ -8,6 +8,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +16,7 @@ use tracing::warn;
 
 use crate::attribution::{Container, Executable, ExecutableKind, Process};
 use crate::resolve::containers::{Containers, Home};
+use crate::resolve::hashes::Hashes;
 use crate::resolve::packages::{ContainerPackages, Packages, Trusted};
 use crate::resolve::root::Root;
 
@@ -22,6 +24,7 @@ use crate::resolve::root::Root;
 #[derive(Debug)]
 pub struct Describer {
     questions: Option<Sender<Arc<Process>>>,
+    hashes: Arc<AtomicBool>,
     answers: Receiver<Described>,
     thread: Option<JoinHandle<()>>,
 }
@@ -43,7 +46,8 @@ impl Describer {
     pub fn start(root: &Path) -> std::io::Result<Self> {
         let (questions, asked) = bounded::<Arc<Process>>(MAX_WAITING);
         let (answer, answers) = bounded(MAX_WAITING);
-        let mut finder = Finder::open(root)?;
+        let hashes = Arc::new(AtomicBool::new(false));
+        let mut finder = Finder::open(root, Arc::clone(&hashes))?;
         let thread = std::thread::Builder::new().name("egret-describe".into()).spawn(move || {
             for process in asked {
                 let described = finder.describe(&process);
@@ -52,12 +56,17 @@ impl Describer {
                 }
             }
         })?;
-        Ok(Self { questions: Some(questions), answers, thread: Some(thread) })
+        Ok(Self { questions: Some(questions), hashes, answers, thread: Some(thread) })
     }
 
     /// Asks for more about a process. `false` when too many questions wait: it stays as it is.
     pub fn ask(&self, process: Arc<Process>) -> bool {
         self.questions.as_ref().is_some_and(|questions| questions.try_send(process).is_ok())
+    }
+
+    /// Whether executables are hashed, from the next question on.
+    pub fn set_hashing(&self, hashing: Hashing) {
+        self.hashes.store(hashing == Hashing::On, Ordering::Relaxed);
     }
 
     /// Where answers arrive.
@@ -79,9 +88,20 @@ impl Drop for Describer {
     }
 }
 
+/// Whether executables are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashing {
+    /// They are: a rule or the configuration asks for it.
+    On,
+    /// They are not.
+    Off,
+}
+
 /// What the thread owns.
 struct Finder {
     root: PathBuf,
+    hashing: Arc<AtomicBool>,
+    hashes: Hashes,
     /// Read when the first executable is asked for.
     packages: Option<Packages>,
     of_containers: ContainerPackages,
@@ -89,15 +109,27 @@ struct Finder {
 }
 
 impl Finder {
-    fn open(root: &Path) -> std::io::Result<Self> {
+    fn open(root: &Path, hashing: Arc<AtomicBool>) -> std::io::Result<Self> {
         let containers = Containers::new(Root::open(root)?);
-        Ok(Self { root: root.to_owned(), packages: None, of_containers: ContainerPackages::default(), containers })
+        let hashes = Hashes::default();
+        Ok(Self {
+            root: root.to_owned(),
+            hashing,
+            hashes,
+            packages: None,
+            of_containers: ContainerPackages::default(),
+            containers,
+        })
     }
 
     fn describe(&mut self, process: &Arc<Process>) -> Arc<Process> {
         let package = process.executable.as_ref().and_then(|executable| self.package(process, executable));
         let container = process.container.as_ref().map(|container| self.container(process, container));
-        if package.is_none() && container == process.container {
+        let hash = match self.hashing.load(Ordering::Relaxed) {
+            true => self.hashes.of_process(process),
+            false => None,
+        };
+        if package.is_none() && hash.is_none() && container == process.container {
             return Arc::clone(process);
         }
         let mut described = (**process).clone();
@@ -105,6 +137,11 @@ impl Finder {
             && executable.package.is_none()
         {
             executable.package = package;
+        }
+        if let Some(executable) = &mut described.executable
+            && hash.is_some()
+        {
+            executable.sha256 = hash;
         }
         described.container = container;
         Arc::new(described)

@@ -6,6 +6,7 @@ mod containers;
 mod cri;
 mod departures;
 mod describer;
+mod hashes;
 mod holders;
 mod local_http;
 mod memory;
@@ -25,7 +26,7 @@ mod sock_diag;
 mod socket;
 mod users;
 
-pub use describer::{Described, Describer};
+pub use describer::{Described, Describer, Hashing};
 pub use packet_sockets::PacketSockets;
 pub use resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics, Translated};
 pub use service::{Answer, Service};

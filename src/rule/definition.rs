@@ -29,6 +29,8 @@ pub struct Rule {
     pub limits: Limits,
     /// How an alert of this rule reads.
     pub presentation: Presentation,
+    /// How far back the packets reach that an alert comes with.
+    pub keep_packets: Option<Duration>,
     /// How long its notifications are gathered before they leave; `None` leaves it to the routing.
     pub group_wait: Option<Duration>,
     /// Receivers named by the rule itself.

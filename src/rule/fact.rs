@@ -147,6 +147,7 @@ impl Field {
             Self::Cmdline => joined(&process.command_line),
             Self::Args if process.command_line.is_empty() => Fact::Missing,
             Self::Args => Fact::Arguments(&process.command_line),
+            Self::Script => process.script().map_or(Fact::Missing, |path| Fact::Text(Cow::Owned(path.into()))),
             Self::Cwd => process.working_directory.as_ref().map_or(Fact::Missing, |path| bytes(path)),
             Self::Pid => Fact::Number(process.key.pid.into()),
             Self::Ppid => number(parent.map(|parent| parent.pid)),

@@ -41,6 +41,7 @@ fields! {
     ExePackage "exe.package" "package that owns the executable"
     Cmdline "cmdline" "command line, arguments joined by spaces"
     Args "args" "arguments as a list"
+    Script "script" "script that an interpreter runs, as its command line tells"
     Cwd "cwd" "working directory"
     Pid "pid" "process id"
     Ppid "ppid" "parent's process id"

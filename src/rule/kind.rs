@@ -46,7 +46,7 @@ impl Field {
     /// The type of its values.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Exe | Self::Cwd | Self::ParentExe | Self::Cgroup => Kind::Path,
+            Self::Exe | Self::Script | Self::Cwd | Self::ParentExe | Self::Cgroup => Kind::Path,
             Self::AncestorExe | Self::Suspects => Kind::Paths,
             Self::Args | Self::HostTags | Self::ContainerLabels => Kind::Texts,
             Self::ExeKind => Kind::Word(&["file", "deleted", "memfd", "kernel", "unknown"]),
@@ -88,7 +88,7 @@ impl Field {
     /// What must be there for the field to have a value.
     pub fn needs(self) -> Option<&'static str> {
         match self {
-            Self::ExeSha256 => Some("hashing of executables"),
+            Self::ExeSha256 => Some("hashing of executables (`resolve.hash`, or a rule that asks)"),
             Self::ExePackage => Some("a package database (dpkg or rpm)"),
             Self::DstAsn | Self::DstAsOrg => Some("an AS database (`names.databases`)"),
             Self::DstCountry => Some("a country database (`names.databases`)"),

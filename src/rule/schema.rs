@@ -204,6 +204,7 @@ pub static RULE: Table = Table {
         key("outputs_only", Shape::Boolean, "`true`: those receivers only"),
         key("group_wait", Shape::Duration, "how long notifications are gathered"),
         key("summary", Shape::Text, "template of the alert's one line"),
+        key("evidence", Shape::Table(&EVIDENCE), "what is kept beside an alert"),
         key("details", Shape::Details, "fields and top lists that the alert shows"),
         key("limits", Shape::Table(&LIMITS), "how much the rule may hold and say"),
         key("exceptions", Shape::List(&EXCEPTION), "flows that the rule lets pass"),
@@ -313,6 +314,12 @@ pub static ACTIVE: Table = Table {
         key("during", Shape::Names, "only during one of these schedules"),
         key("except", Shape::Names, "never during one of these schedules"),
     ],
+};
+
+/// What is kept beside an alert.
+pub static EVIDENCE: Table = Table {
+    name: "`evidence`",
+    keys: &[required("pcap", Shape::Duration, "a file with the headers of the group's packets of the last 30s")],
 };
 
 /// How much a rule may hold and say.

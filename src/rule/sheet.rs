@@ -502,6 +502,18 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_without_an_owner_has_a_reason_and_suspects() {
+        let entries = [("unknown_reason", "no_socket"), ("suspects", "/tmp/injector")];
+        let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), vec![value.to_owned()])).collect();
+        let sheet = FlowSheet::read(&entries).unwrap();
+        let host = Host::default();
+        let seen = sheet.observation(&host, Timestamp::EPOCH);
+        assert_eq!(Field::UnknownReason.value(&seen), Value::Text("no_socket".into()));
+        assert_eq!(Field::Suspects.value(&seen), Value::List(vec!["/tmp/injector".into()]));
+        assert_eq!(Field::Exe.value(&seen), Value::Missing, "a suspect is no owner");
+    }
+
+    #[test]
     fn a_flow_without_an_owner_is_unknown() {
         let sheet = FlowSheet::read(&BTreeMap::new()).unwrap();
         assert!(sheet.attribution.process().is_none());

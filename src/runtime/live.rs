@@ -18,12 +18,14 @@ use crate::engine::{Engine, Output};
 use crate::flow::{Duplicates, Passage, Scope};
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
-use crate::resolve::{Described, Describer, Service};
+use crate::resolve::{Described, Describer, Hashing, Service};
+use crate::rule::Field;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
 use crate::runtime::coverage::Coverage;
+use crate::runtime::packets::Packets;
 use crate::runtime::source::Source;
-use crate::runtime::tap::{Gap, Tap};
+use crate::runtime::tap::{Gap, Tap, Wanted};
 use crate::runtime::watching::{self, Watching};
 
 /// A running engine with its source.
@@ -44,6 +46,10 @@ pub struct Live {
     unasked: u64,
     /// What looks at the wire beside a source that counts.
     tap: Option<Tap>,
+    /// Whether every executable is hashed, not only where a rule looks at the hash.
+    hashes_all: bool,
+    /// What writes the packets of alerts.
+    packets: Option<Packets>,
     coverage: Coverage,
     /// Bytes that passed no interface towards other hosts.
     within: u64,
@@ -85,6 +91,8 @@ impl Live {
             undescribed: 0,
             unasked: 0,
             tap: None,
+            hashes_all: false,
+            packets: None,
             coverage: Coverage::new(0.0),
             within: 0,
             watching: watching::Shared::default(),
@@ -96,6 +104,20 @@ impl Live {
     #[must_use]
     pub fn with_tap(mut self, tap: Tap) -> Self {
         self.tap = Some(tap);
+        self
+    }
+
+    /// Hashes every executable, not only where a rule looks at the hash.
+    #[must_use]
+    pub fn with_hashes(mut self, hashes_all: bool) -> Self {
+        self.hashes_all = hashes_all;
+        self
+    }
+
+    /// Writes the packets of alerts whose rules ask for it.
+    #[must_use]
+    pub fn with_packets(mut self, packets: Packets) -> Self {
+        self.packets = Some(packets);
         self
     }
 
@@ -138,7 +160,13 @@ impl Live {
         }
         let answers = self.resolver.as_ref().map_or_else(never, |resolver| resolver.answers().clone());
         let descriptions = self.describer.answers().clone();
+        self.look_at_rules();
+        if let Some(tap) = &mut self.tap {
+            // Nothing can be told yet; a rule may want packets from the first on.
+            let _ = tap.tick(self.clock.now(), Gap::None);
+        }
         self.renew_watching();
+        let written = self.packets.as_ref().map_or_else(never, Packets::written);
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
             let tapped = self.tap.as_ref().map_or_else(never, Tap::frames);
             select_biased! {
@@ -169,7 +197,11 @@ impl Live {
                     }
                 },
                 recv(tapped) -> batch => if let (Ok(batch), Some(tap)) = (batch, &mut self.tap) {
-                    tap.take_batch(&batch, &self.clock);
+                    tap.take_batch(&batch, &self.clock, self.packets.as_mut().map(Packets::ring));
+                },
+                recv(written) -> notification => if let (Ok(notification), Some(packets)) = (notification, &mut self.packets) {
+                    packets.came_back(&notification);
+                    perform(Output::Notification(notification));
                 },
                 recv(heartbeat) -> _ => self.engine.handle_timeout(self.clock.now()),
             }
@@ -187,6 +219,9 @@ impl Live {
         }
         self.engine.finish();
         self.drain(&mut perform);
+        for notification in self.packets.as_mut().map(Packets::finish).unwrap_or_default() {
+            perform(Output::Notification(notification));
+        }
     }
 
     fn handle_batch(&mut self, batch: &Batch) {
@@ -196,6 +231,9 @@ impl Live {
                 Ok(packet) => {
                     if self.duplicates.as_mut().is_some_and(|duplicates| !duplicates.admits(&packet)) {
                         continue;
+                    }
+                    if let Some(packets) = &mut self.packets {
+                        packets.ring().take(&frame, &packet);
                     }
                     let timestamp = self.clock.event_time(packet.timestamp, skew);
                     for side in self.sides(&Packet { timestamp, ..packet }) {
@@ -270,6 +308,13 @@ impl Live {
                     true => self.undescribed += 1,
                     false => self.unasked += 1,
                 },
+                (Output::Notification(notification), _) => {
+                    let notification = match &mut self.packets {
+                        Some(packets) => packets.take(notification, self.clock.wall()),
+                        None => Some(notification),
+                    };
+                    notification.into_iter().for_each(|one| perform(Output::Notification(one)));
+                }
                 (other, _) => perform(other),
             }
         }
@@ -294,7 +339,20 @@ impl Live {
             let told = tap.tick(self.clock.now(), gap);
             self.engine.handle_updates(&told, &[]);
         }
+        self.look_at_rules();
         self.renew_watching();
+    }
+
+    /// Packets are held and executables hashed while a rule asks for it.
+    fn look_at_rules(&mut self) {
+        let hashes = self.hashes_all || self.engine.rules().look_at(Field::ExeSha256);
+        self.describer.set_hashing(if hashes { Hashing::On } else { Hashing::Off });
+        let Some(packets) = &mut self.packets else { return };
+        let span = self.engine.rules().rules.iter().filter_map(|rule| rule.keep_packets).max();
+        packets.ring().hold(span);
+        if let Some(tap) = &mut self.tap {
+            tap.keep_packets(if span.is_some() { Wanted::Yes } else { Wanted::No });
+        }
     }
 
     fn renew_watching(&self) {

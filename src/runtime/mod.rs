@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod live;
 pub mod load;
 pub mod offline;
+pub mod packets;
 pub mod privilege;
 pub mod record;
 pub mod rehearsal;

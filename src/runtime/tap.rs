@@ -21,6 +21,7 @@ use crate::flow::{CaptureLosses, Duplicates, LocalAddresses, Namespace};
 use crate::packet::{Fragments, Packet, decode};
 use crate::resolve::PacketSockets;
 use crate::runtime::clock::SystemClock;
+use crate::runtime::packets::Ring;
 use crate::time::Timestamp;
 use crate::units::Bytes;
 
@@ -107,8 +108,9 @@ impl Tap {
         self.capture.as_ref().map(Capture::losses).unwrap_or_default()
     }
 
-    /// Takes frames.
-    pub fn take_batch(&mut self, batch: &Batch, clock: &SystemClock) {
+    /// Takes frames. Those of alerts are held in `ring`.
+    pub fn take_batch(&mut self, batch: &Batch, clock: &SystemClock, ring: Option<&mut Ring>) {
+        let mut ring = ring;
         let skew = clock.skew();
         for frame in batch.frames() {
             // A frame without IP is nobody's flow.
@@ -116,6 +118,9 @@ impl Tap {
             // A packet that passes through comes in on one interface and leaves by another.
             let seen = if is_outgoing(&packet) { &mut self.sent } else { &mut self.received };
             if seen.admits(&packet) {
+                if let Some(ring) = &mut ring {
+                    ring.take(&frame, &packet);
+                }
                 let timestamp = clock.event_time(packet.timestamp, skew);
                 self.unexplained.take_packet(&Packet { timestamp, ..packet });
             }
@@ -166,7 +171,7 @@ impl Tap {
             let frames = capture.batches().clone();
             let until = Instant::now() + LAST_FRAMES;
             while let Ok(batch) = frames.recv_deadline(until) {
-                self.take_batch(&batch, clock);
+                self.take_batch(&batch, clock, None);
             }
         }
         self.capture = None;

@@ -26,6 +26,9 @@ pub struct OwnerView<'a> {
     pub package: Option<&'a str>,
     /// Arguments.
     pub cmdline: Vec<Cow<'a, str>>,
+    /// The script, where the executable is an interpreter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<Cow<'a, str>>,
@@ -79,6 +82,7 @@ impl<'a> OwnerView<'a> {
             sha256: executable.and_then(|executable| executable.sha256.as_deref()),
             package: executable.and_then(|executable| executable.package.as_deref()),
             cmdline: arguments(&process.command_line),
+            script: process.script().map(|path| printable(path.as_bstr()).into_owned()),
             cwd: process.working_directory.as_ref().map(|path| printable(path.as_bstr())),
             uid: user.and_then(|user| user.uid),
             user: user.and_then(|user| user.name.as_deref()),

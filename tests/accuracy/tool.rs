@@ -46,11 +46,15 @@ pub struct Egret {
     name: &'static str,
     process: Running,
     directory: PathBuf,
+    /// The kernel source sees those of every other test as well.
+    namespaces: Vec<u32>,
 }
 
 impl Egret {
     /// Starts it in the client's namespace, and waits until it watches.
-    pub fn start(source: &str, client: &Namespace, directory: &Path) -> Result<Self, String> {
+    pub fn start(source: &str, network: [&Namespace; 3], directory: &Path) -> Result<Self, String> {
+        let namespaces = network.map(Namespace::number).to_vec();
+        let [client, ..] = network;
         let name = if source == "ebpf" { "egret ebpf" } else { "egret pcap" };
         let mut command = client.command(env!("CARGO_BIN_EXE_egret"));
         command.args(["flows", "--live", "3600", "--source", source, "--output", "json"]);
@@ -66,7 +70,7 @@ impl Egret {
             if ready() { Some(None) } else { ended.map(Some) }
         });
         match outcome {
-            None => Ok(Self { name, process, directory: directory.to_owned() }),
+            None => Ok(Self { name, process, directory: directory.to_owned(), namespaces }),
             Some(status) => Err(format!("{status}: {}", process.errors().trim())),
         }
     }
@@ -84,7 +88,10 @@ impl Tool for Egret {
         let mut findings = Findings::default();
         for line in this.process.output().lines() {
             let flow: serde_json::Value = serde_json::from_str(line).expect("egret prints JSON");
-            if flow.get("summary").is_some() || !is_ours(&flow) {
+            let elsewhere = flow["netns"]
+                .as_u64()
+                .is_some_and(|number| !this.namespaces.iter().any(|known| u64::from(*known) == number));
+            if flow.get("summary").is_some() || elsewhere || !is_ours(&flow) {
                 continue;
             }
             let Some(executable) = flow["owner"]["exe"].as_str() else { continue };
@@ -115,6 +122,63 @@ fn is_ours(flow: &serde_json::Value) -> bool {
     let local = ["local_port", "remote_port"].iter().any(|key| flow[*key] == 7000);
     // Frames of a packet socket have no addresses, those of the loopback scenario are everybody's.
     ours("local_ip") || ours("remote_ip") || local || flow["proto"] == 255
+}
+
+/// `bandwhich` in raw mode: a line of totals for each program at each refresh.
+pub struct Bandwhich {
+    process: Running,
+    directory: PathBuf,
+}
+
+impl Bandwhich {
+    /// Starts it in the client's namespace, and waits until it watches.
+    pub fn start(client: &Namespace, directory: &Path) -> Result<Self, String> {
+        if Command::new("bandwhich").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            return Err("not installed".into());
+        }
+        let mut command = client.command("bandwhich");
+        command.args(["--raw", "--processes", "--no-resolve", "--total-utilization"]);
+        let mut process = Running::start("bandwhich", command, directory);
+        let pid = process.pid();
+        let outcome = wait::until("bandwhich to watch", || {
+            let ended = process.status();
+            if has_packet_socket(pid) { Some(None) } else { ended.map(Some) }
+        });
+        match outcome {
+            None => Ok(Self { process, directory: directory.to_owned() }),
+            Some(status) => Err(format!("{status}: {}", process.errors().trim())),
+        }
+    }
+}
+
+impl Tool for Bandwhich {
+    fn name(&self) -> &'static str {
+        "bandwhich"
+    }
+
+    fn finish(self: Box<Self>) -> Findings {
+        let mut this = *self;
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        this.process.signal(Signal::INT);
+        this.process.wait_within(wait::PATIENCE);
+        // process: <TIME> "NAME" up/down Bps: SENT/RECEIVED connections: N
+        let mut findings = Findings::default();
+        for line in this.process.output().lines() {
+            let Some((_, rest)) = line.strip_prefix("process: ").and_then(|rest| rest.split_once('"')) else {
+                continue;
+            };
+            let Some((name, rest)) = rest.split_once('"') else { continue };
+            let Some((_, numbers)) = rest.split_once("Bps: ") else { continue };
+            let Some((sent, received)) = numbers.split_whitespace().next().and_then(|both| both.split_once('/')) else {
+                continue;
+            };
+            let number = |text: &str| text.parse::<f64>().map_or(0, |value| value as u64);
+            let seen = findings.by_executable.entry(this.directory.join(name)).or_default();
+            seen.wire.out = seen.wire.out.max(number(sent));
+            seen.wire.into = seen.wire.into.max(number(received));
+        }
+        findings
+    }
 }
 
 /// `nethogs` in trace mode: a line of totals for each program at each refresh.

@@ -121,8 +121,11 @@ impl Programs {
         } else {
             Err("switched off".to_owned())
         };
-        let seeds = attach.seed()?;
         let iterator = attach.drain()?;
+        // What takes long comes before the seed: a process that ends meanwhile could not be named.
+        attach.verify("on_ingress")?;
+        attach.verify("on_egress")?;
+        let seeds = attach.seed()?;
         attach.packets("on_ingress", CgroupSkbAttachType::Ingress)?;
         attach.packets("on_egress", CgroupSkbAttachType::Egress)?;
 
@@ -189,10 +192,15 @@ impl Attach<'_> {
         program.load().and_then(|()| program.attach(cgroup, LINK)).map(drop).map_err(refused(name))
     }
 
+    fn verify(&mut self, name: &'static str) -> Result<(), EbpfError> {
+        let program: &mut CgroupSkb = self.program(name)?;
+        program.load().map_err(refused(name))
+    }
+
     fn packets(&mut self, name: &'static str, way: CgroupSkbAttachType) -> Result<(), EbpfError> {
         let cgroup = self.cgroup;
         let program: &mut CgroupSkb = self.program(name)?;
-        program.load().and_then(|()| program.attach(cgroup, way, LINK)).map(drop).map_err(refused(name))
+        program.attach(cgroup, way, LINK).map(drop).map_err(refused(name))
     }
 
     /// Gives every open socket of every process in every network namespace its owner.

@@ -134,6 +134,15 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
         fields.set("egress.process.exe_kind", process.executable.kind);
         fields.set("egress.process.evidence", process.evidence);
     }
+    if let Some(file) = &alert.packets {
+        fields.set("egress.packets.path", &*file.path);
+        fields.set("egress.packets.sha256", &*file.sha256);
+        fields.set("egress.packets.count", file.packets);
+    }
+    if !alert.suspects.is_empty() {
+        let paths: Vec<String> = alert.suspects.iter().filter_map(|suspect| known(&suspect.executable.exe)).collect();
+        fields.set("egress.suspects", json!(paths));
+    }
     if let Some(parent) = &alert.parent {
         fields.set("process.parent.pid", parent.pid);
         fields.set("process.parent.executable", known(&parent.exe));

@@ -105,6 +105,12 @@ pub fn facts(alert: &Alert, kind: DocumentKind) -> Vec<(&'static str, String)> {
     for (process, bytes) in alert.processes.iter().take(3) {
         facts.push(("also", format!("{} {}", self::process(alert, process), Bytes(*bytes))));
     }
+    for suspect in alert.suspects.iter().take(3) {
+        facts.push(("suspect", process(alert, suspect)));
+    }
+    if let Some(file) = &alert.packets {
+        facts.push(("packets", format!("{} in {} (sha256 {})", file.packets, one_line(&file.path), file.sha256)));
+    }
     facts.push(("series", sparkline(&alert.series)));
     if alert.state.approximate {
         facts.push(("note", "the values are upper bounds: too many groups for the rule's limit".to_owned()));

@@ -107,6 +107,7 @@ impl Compiler<'_> {
         let active = keys.get("active").map(|node| self.active(node)).unwrap_or_default();
         let presentation = self.presentation(&keys);
         let limits = self.limits(keys.get("limits"));
+        let keep_packets = self.evidence(keys.get("evidence"));
         let outputs = self.outputs(keys.get("outputs"));
         let outputs_only = keys.get("outputs_only").and_then(|node| self.boolean(node)).unwrap_or(false);
         let group_wait = keys.get("group_wait").and_then(|node| self.duration(node));
@@ -141,6 +142,7 @@ impl Compiler<'_> {
             life,
             limits,
             presentation,
+            keep_packets,
             group_wait,
             outputs,
             outputs_only,
@@ -621,6 +623,17 @@ impl Compiler<'_> {
         limits
     }
 
+    fn evidence(&mut self, node: Option<&Node>) -> Option<Duration> {
+        let keys = Keys::open(self, node?, &schema::EVIDENCE)?;
+        let node = keys.get("pcap")?;
+        let span = self.duration(node)?;
+        if span.is_zero() || span > LONGEST_EVIDENCE {
+            self.push(Diagnostic::new(&code::BAD_LITERAL, node.span, "`pcap` lies between 1s and 10m"));
+            return None;
+        }
+        Some(span)
+    }
+
     fn alert_cap(&mut self, node: &Node) -> Option<AlertCap> {
         let keys = Keys::open(self, node, &schema::MAX_ALERTS)?;
         let count = self.literal(keys.get("count")?, literal::integer)?;
@@ -1065,3 +1078,6 @@ const TRIGGERS: &[&str] = &["when", "each", "first_seen", "baseline", "budget"];
 /// Names that a summary can use beside fields and metrics.
 pub const SUMMARY_NAMES: &[&str] =
     &["rule", "window", "severity", "title", "group", "values", "limits", "state", "reason", "user", "process"];
+
+/// Packets are held for no longer.
+const LONGEST_EVIDENCE: Duration = Duration::from_secs(600);

@@ -1,0 +1,468 @@
+//! What the kernel source costs: by paired differences against sockets that no
+//! program looks at, in one run with our own libpcap source; what reading many
+//! sockets costs; and how much memory it holds.
+//!
+//! Needs root, iproute2 and iperf3. One thread sends small datagrams over
+//! links between two namespaces, in short blocks through each kind of socket
+//! in random order, and takes its own processor time: that is robust against
+//! whatever else the machine does, which throughput is not. All that a packet
+//! costs on its way is paid by the sender, the receiver's side included.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use egret::capture::ebpf::{Settings, Source};
+use egret::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+fn main() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root for network namespaces and kernel programs");
+        return;
+    }
+    if let Err(error) = Source::open(&Settings::default(), now()) {
+        println!("skipped: {}", error.reason());
+        return;
+    }
+    let lab = Lab::new();
+    let pcap = packets(&lab);
+    paced(&lab, pcap);
+    many_sockets(&lab, 20_000);
+    many_sockets(&lab, 100_000);
+    memory(&lab);
+}
+
+/// Small datagrams, by paired differences. Returns what libpcap costs a packet.
+fn packets(lab: &Lab) -> f64 {
+    let group = match ControlGroup::new() {
+        Ok(group) => group,
+        Err(error) => {
+            println!("skipped: no control group of our own: {error}");
+            return f64::NAN;
+        }
+    };
+    let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
+    let source = Source::open(&settings, now()).expect("it opened before");
+    let reader = Reading::start(source);
+    let mut capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
+    std::thread::sleep(Duration::from_secs(2));
+
+    // A socket belongs to the group in which it was made.
+    let plain = Pair::new(lab, "b", None, None);
+    let tapped = Pair::new(lab, "a", None, None);
+    let egress = Pair::new(lab, "b", Some(&group), None);
+    let ingress = Pair::new(lab, "b", None, Some(&group));
+    let both = Pair::new(lab, "b", Some(&group), Some(&group));
+    let kinds = [&plain, &tapped, &egress, &ingress, &both];
+    let mut times: [Vec<f64>; 5] = Default::default();
+    let cpu_before = (process_time(capture.id()), reader.time());
+    for round in 0..ROUNDS + WARM_UP {
+        let mut order = [0, 1, 2, 3, 4];
+        shuffle(&mut order, round as u64);
+        for kind in order {
+            let time = kinds[kind].block();
+            if round >= WARM_UP {
+                times[kind].push(time);
+            }
+        }
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let sent = (BLOCK * (ROUNDS + WARM_UP)) as f64;
+    let pcap_process = (process_time(capture.id()) - cpu_before.0) as f64 / sent;
+    // Two sockets of `both` and one of each of the others were counted.
+    let kernel_process = (reader.time() - cpu_before.1) as f64 / (4.0 * sent);
+    end(&mut capture);
+    let counted = reader.stop();
+
+    let base = median(times[0].clone());
+    let [tapped, egress, ingress, both] = [1, 2, 3, 4].map(|kind| differences(&times[kind], &times[0]));
+    println!("UDP, 64 bytes: {base:.0} ns of processor time a packet without anything (median of {ROUNDS} blocks)");
+    println!("kernel source, egress hook   {egress}");
+    println!("kernel source, ingress hook  {ingress}");
+    println!("kernel source, both hooks    {both}");
+    println!("its reader                   {kernel_process:>7.1} ns a packet and hook");
+    println!("libpcap source, in the path  {tapped}");
+    println!("libpcap source, its process  {pcap_process:>7.1} ns");
+    let pcap = tapped.median + pcap_process;
+    let hook = (both.median / 2.0).max((egress.median + ingress.median) / 2.0) + kernel_process;
+    goal("a packet and hook", hook, 120.0, "ns", Better::Less);
+    goal(
+        "libpcap source to kernel source, one end each",
+        pcap / (egress.median + kernel_process),
+        4.0,
+        "times",
+        Better::More,
+    );
+    println!("{counted} packets were counted of {}", 4.0 * sent);
+    pcap
+}
+
+/// A paced stream, and what Egret's own process takes for it.
+fn paced(lab: &Lab, pcap: f64) {
+    let rate = std::env::var("EGRET_BENCH_RATE").unwrap_or_else(|_| "1G".to_owned());
+    let mut egret = lab.egret(&["--source", "ebpf"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let mut server =
+        lab.command(&lab.server, "iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn().expect("iperf3");
+    std::thread::sleep(Duration::from_secs(1));
+    let before = process_time(egret.id());
+    let client = lab
+        .command(&lab.client, "iperf3")
+        .args(["-c", SERVER_B, "-u", "-l", "1400", "-b", &rate, "-t", "8", "-J"])
+        .stderr(Stdio::null())
+        .output()
+        .expect("iperf3");
+    let used = process_time(egret.id()) - before;
+    server.wait().expect("a child");
+    end(&mut egret);
+    let report: serde_json::Value = serde_json::from_slice(&client.stdout).unwrap_or_default();
+    let packets = report["end"]["sum"]["packets"].as_f64().unwrap_or_default();
+    let bits = report["end"]["sum"]["bits_per_second"].as_f64().unwrap_or_default();
+    if packets < 1_000.0 {
+        println!("not measured: iperf3 sent nothing");
+        return;
+    }
+    println!("\npaced: {packets:.0} packets at {:.0} Mbit/s", bits / 1e6);
+    goal("Egret's own process", used as f64 / packets / 1e3, 0.05, "us a packet", Better::Less);
+    if pcap.is_finite() {
+        println!("(the libpcap source took {:.2} us for a small one)", pcap / 1e3);
+    }
+}
+
+/// Reading live sockets.
+fn many_sockets(lab: &Lab, count: usize) {
+    let holders = (count / 625).max(1);
+    let settings = Settings::default();
+    let mut source = Source::open(&settings, now()).expect("it opened before");
+    let mut children: Vec<Child> = Vec::new();
+    for _ in 0..holders {
+        let mut command = lab.command(&lab.client, generator().to_str().expect("a path of ours"));
+        command.args(["hold", "to=127.0.0.1", &format!("count={}", count / holders)]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the generator");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the generator speaks");
+        children.push(child);
+        // What the map holds meanwhile is of no interest.
+        source.poll(now()).expect("it can be read");
+    }
+    let mut timed = || {
+        let before = thread_time();
+        source.poll(now()).expect("it can be read");
+        (thread_time() - before) as f64 / 1e6
+    };
+    timed();
+    let idle = median((0..15).map(|_| timed()).collect());
+    let interval = source.interval();
+    println!("\n{count} live sockets: {idle:.2} ms of processor time a reading, the next after {interval:.2?}");
+    if count <= 20_000 {
+        goal("a reading", idle, 10.0, "ms", Better::Less);
+    }
+    goal("share of a core", idle / (interval.as_secs_f64() * 1e3) * 100.0, 1.0, "%", Better::Less);
+    for mut child in children {
+        drop(child.stdin.take());
+        child.wait().expect("a child");
+    }
+}
+
+/// Resident memory at rest.
+fn memory(lab: &Lab) {
+    let mut egret = lab.egret(&["--source", "ebpf"]);
+    std::thread::sleep(Duration::from_secs(3));
+    let status = fs::read_to_string(format!("/proc/{}/status", egret.id())).unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = kilobytes.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    end(&mut egret);
+    println!();
+    goal("resident, idle, with the source loaded", kilobytes / 1024.0, 64.0, "MiB", Better::Less);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Better {
+    Less,
+    More,
+}
+
+fn goal(what: &str, value: f64, limit: f64, unit: &str, better: Better) {
+    let (met, word) = match better {
+        Better::Less => (value <= limit, "at most"),
+        Better::More => (value >= limit, "at least"),
+    };
+    let verdict = if met { "met" } else { "NOT MET" };
+    println!("{what}: {value:.2} {unit} (goal: {word} {limit}: {verdict})");
+}
+
+/// The median of paired differences, and its 95 % interval.
+struct Difference {
+    median: f64,
+    around: f64,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>+7.1} ns +- {:.1}", self.median, self.around)
+    }
+}
+
+fn differences(with: &[f64], without: &[f64]) -> Difference {
+    let all: Vec<f64> = with.iter().zip(without).map(|(with, without)| with - without).collect();
+    let middle = median(all.clone());
+    let deviation = 1.4826 * median(all.iter().map(|one| (one - middle).abs()).collect());
+    Difference { median: middle, around: 1.96 * 1.2533 * deviation / (all.len() as f64).sqrt() }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn shuffle(order: &mut [usize], seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    random.shuffle(order);
+}
+
+/// A sender in the client's namespace and its receiver in the server's.
+struct Pair {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+}
+
+impl Pair {
+    fn new(lab: &Lab, link: &str, sender: Option<&ControlGroup>, receiver: Option<&ControlGroup>) -> Self {
+        let (from, to) = if link == "a" { (CLIENT_A, SERVER_A) } else { (CLIENT_B, SERVER_B) };
+        let receiver =
+            made_in(lab, &lab.server, receiver, move || UdpSocket::bind((to, 0)).expect("an address of ours"));
+        let address = receiver.local_addr().expect("it is bound");
+        receiver.set_nonblocking(true).expect("a socket");
+        let sender = made_in(lab, &lab.client, sender, move || {
+            let socket = UdpSocket::bind((from, 0)).expect("an address of ours");
+            socket.connect(address).expect("a route");
+            socket
+        });
+        Self { sender, receiver }
+    }
+
+    /// Nanoseconds of processor time a packet.
+    fn block(&self) -> f64 {
+        let payload = [0_u8; 64];
+        let before = thread_time();
+        for _ in 0..BLOCK {
+            // A full queue somewhere costs the same as any other packet.
+            let _ = self.sender.send(&payload);
+        }
+        let time = thread_time() - before;
+        let mut buffer = [0_u8; 128];
+        while self.receiver.recv(&mut buffer).is_ok() {}
+        time as f64 / BLOCK as f64
+    }
+}
+
+/// Makes a socket in a namespace and a control group, and leaves both.
+fn made_in(lab: &Lab, namespace: &str, group: Option<&ControlGroup>, make: impl FnOnce() -> UdpSocket) -> UdpSocket {
+    let enter = |path: &Path| {
+        let file = fs::File::open(path).expect("the namespace was made");
+        rustix::thread::move_into_link_name_space(file.as_fd(), None).expect("root may enter");
+    };
+    if let Some(group) = group {
+        group.enter();
+    }
+    enter(&Path::new("/run/netns").join(namespace));
+    let socket = make();
+    enter(&lab.home);
+    if let Some(group) = group {
+        group.leave();
+    }
+    socket
+}
+
+/// A control group of our own, in a mount of our own.
+struct ControlGroup {
+    mount: PathBuf,
+    path: PathBuf,
+}
+
+impl ControlGroup {
+    fn new() -> std::io::Result<Self> {
+        let mount = std::env::temp_dir().join(format!("egret-bench-cgroup-{}", std::process::id()));
+        fs::create_dir_all(&mount)?;
+        let status = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status()?;
+        if !status.success() {
+            return Err(std::io::Error::other("cgroup2 cannot be mounted"));
+        }
+        let path = mount.join(format!("egret-bench-{}", std::process::id()));
+        let group = Self { mount, path };
+        fs::create_dir(&group.path)?;
+        Ok(group)
+    }
+
+    fn enter(&self) {
+        fs::write(self.path.join("cgroup.procs"), "0").expect("root may move itself");
+    }
+
+    fn leave(&self) {
+        fs::write(self.mount.join("cgroup.procs"), "0").expect("root may move itself");
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // What is left is an empty group, which the next boot removes.
+        let _ = fs::remove_dir(&self.path);
+        let _ = Command::new("umount").arg(&self.mount).status();
+        let _ = fs::remove_dir(&self.mount);
+    }
+}
+
+/// A thread that reads the source as Egret does.
+struct Reading {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+    pid: rustix::process::Pid,
+}
+
+impl Reading {
+    fn start(mut source: Source) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            sender.send(rustix::thread::gettid()).expect("somebody listens");
+            let mut packets = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let interval = source.interval();
+                source.wait(interval).expect("it can be waited for");
+                let batch = source.poll(now()).expect("it can be read");
+                packets += batch
+                    .updates
+                    .iter()
+                    .map(|update| update.counters.packets_out.0 + update.counters.packets_in.0)
+                    .sum::<u64>();
+            }
+            packets
+        });
+        Self { stop, thread, pid: receiver.recv().expect("it says so at once") }
+    }
+
+    fn time(&self) -> u64 {
+        schedule_time(&format!("/proc/self/task/{}/schedstat", self.pid))
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only reads")
+    }
+}
+
+/// Two namespaces with two links between them, removed with this value.
+struct Lab {
+    client: String,
+    server: String,
+    home: PathBuf,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let [client, server] = ["c", "s"].map(|role| format!("egretbench{}{role}", std::process::id()));
+        let lab = Self { client, server, home: format!("/proc/{}/ns/net", std::process::id()).into() };
+        let Self { client, server, .. } = &lab;
+        for command in [
+            format!("netns add {client}"),
+            format!("netns add {server}"),
+            format!("-n {client} link set lo up"),
+            format!("link add a0 netns {client} type veth peer name a1 netns {server}"),
+            format!("link add b0 netns {client} type veth peer name b1 netns {server}"),
+            format!("-n {client} addr add {CLIENT_A}/24 dev a0"),
+            format!("-n {server} addr add {SERVER_A}/24 dev a1"),
+            format!("-n {client} addr add {CLIENT_B}/24 dev b0"),
+            format!("-n {server} addr add {SERVER_B}/24 dev b1"),
+            format!("-n {client} link set a0 up"),
+            format!("-n {server} link set a1 up"),
+            format!("-n {client} link set b0 up"),
+            format!("-n {server} link set b1 up"),
+        ] {
+            let status = Command::new("ip").args(command.split(' ')).status();
+            assert!(status.is_ok_and(|status| status.success()), "ip {command}");
+        }
+        lab
+    }
+
+    fn command(&self, namespace: &str, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
+        command
+    }
+
+    /// `egret flows --live` in the client's namespace.
+    fn egret(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(&self.client, env!("CARGO_BIN_EXE_egret"));
+        command.args(["flows", "--live", "600", "--output", "json"]).args(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("egret")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in [&self.client, &self.server] {
+            // What is left over is only a name.
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn generator() -> &'static Path {
+    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/generators/traffic.c");
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-traffic");
+        let status = Command::new("cc").args(["-O2", "-o"]).arg(&program).arg(source).status();
+        assert!(status.is_ok_and(|status| status.success()), "cc compiles the generator");
+        program
+    })
+}
+
+fn end(child: &mut Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    // It may have ended by itself.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    let _ = child.wait();
+}
+
+/// Nanoseconds on a processor of all threads of a process.
+fn process_time(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| schedule_time(&thread.path().join("schedstat").to_string_lossy())).sum()
+}
+
+fn schedule_time(path: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or_default()
+}
+
+fn thread_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec).cast_unsigned()
+}
+
+fn now() -> Timestamp {
+    let time = clock_gettime(ClockId::Realtime);
+    Timestamp::from_nanos(time.tv_sec * 1_000_000_000 + time.tv_nsec)
+}
+
+const CLIENT_A: &str = "198.51.100.1";
+const SERVER_A: &str = "198.51.100.2";
+const CLIENT_B: &str = "203.0.113.1";
+const SERVER_B: &str = "203.0.113.2";
+
+/// Packets of a block, and blocks of each kind.
+const BLOCK: usize = 256;
+const ROUNDS: usize = 600;
+const WARM_UP: usize = 20;
