@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::packet::Protocol;
+use crate::rule::literal;
 use crate::rule::technique;
 use crate::rule::yaml::{Entry, Node, Yaml, quoted};
 
@@ -22,6 +24,8 @@ pub enum Imported {
         yaml: String,
         /// What a reader should know.
         remarks: Vec<String>,
+        /// The ids and names of rules that stand for nothing by themselves: this correlation is made of them.
+        parts: Vec<String>,
     },
     /// Why it cannot be said: every reason.
     Refused {
@@ -37,19 +41,24 @@ pub enum Imported {
 pub fn import(root: &Node, known: &mut BTreeMap<String, Known>) -> Imported {
     let title = text(root, "title").unwrap_or("(without a title)").to_owned();
     let mut importer = Importer { reasons: Vec::new(), remarks: Vec::new() };
-    let rule = match root.child("correlation") {
+    let correlation = root.child("correlation");
+    let rule = match correlation {
         Some(correlation) => importer.correlation(root, correlation, known),
+        None if root.child("filter").is_some() => {
+            importer.reasons.push("it is a filter of other rules: write it as an exception of them".to_owned());
+            None
+        }
         None => importer.detection(root),
     };
     match rule {
         Some(made) if importer.reasons.is_empty() => {
             let id = slug(text(root, "name").unwrap_or(&title));
             let yaml = importer.write(root, &id, &title, &made);
-            let entry = Known { condition: made.condition.clone() };
+            let entry = Known { condition: made.condition.clone(), is_correlation: correlation.is_some() };
             for name in ["id", "name"].into_iter().filter_map(|key| text(root, key)) {
                 known.insert(name.to_owned(), entry.clone());
             }
-            Imported::Rule { id, yaml, remarks: importer.remarks }
+            Imported::Rule { id, yaml, remarks: importer.remarks, parts: made.parts }
         }
         _ => {
             if importer.reasons.is_empty() {
@@ -66,6 +75,7 @@ pub fn import(root: &Node, known: &mut BTreeMap<String, Known>) -> Imported {
 #[derive(Debug, Clone)]
 pub struct Known {
     condition: String,
+    is_correlation: bool,
 }
 
 /// The parts of a rule of ours, as YAML in one line each.
@@ -73,6 +83,7 @@ struct Made {
     condition: String,
     group_by: Vec<&'static str>,
     trigger: Vec<String>,
+    parts: Vec<String>,
 }
 
 struct Importer {
@@ -142,7 +153,7 @@ impl Importer {
         }
         let condition = join("any", parts);
         let trigger = vec!["each: {}".to_owned()];
-        Some(Made { condition, group_by: vec!["exe", "user", "dst.ip"], trigger })
+        Some(Made { condition, group_by: vec!["exe", "user", "dst.ip"], trigger, parts: Vec::new() })
     }
 
     /// A block: a mapping (all of it), or a list (one of its elements).
@@ -175,9 +186,20 @@ impl Importer {
             Yaml::Sequence(elements) => elements.iter().map(Value::of).collect(),
             _ => vec![Value::of(&entry.value)],
         };
+        if values.is_empty() || values.iter().any(|value| value.nested) {
+            self.reasons.push(format!("`{name}` has no value, or one that is no text"));
+            return None;
+        }
         if name == "Initiated" {
-            let outbound = values.first().is_none_or(|value| value.text != "false");
-            return Some(format!("{{direction: {}}}", if outbound { "outbound" } else { "inbound" }));
+            let direction = match values.as_slice() {
+                [value] if modifiers.is_empty() && value.text.eq_ignore_ascii_case("true") => "outbound",
+                [value] if modifiers.is_empty() && value.text.eq_ignore_ascii_case("false") => "inbound",
+                _ => {
+                    self.reasons.push("`Initiated` is neither true nor false".to_owned());
+                    return None;
+                }
+            };
+            return Some(format!("{{direction: {direction}}}"));
         }
         let Some(field) = field(name) else {
             self.reasons.push(format!("flows have no `{name}`"));
@@ -208,6 +230,10 @@ impl Importer {
         let modifiers: Vec<&str> = modifiers.iter().copied().filter(|modifier| *modifier != "windash").collect();
         let is = |shape: String| Some(format!("{{{field}: {shape}}}"));
         let lower = value.to_ascii_lowercase();
+        if let Some(reason) = unreadable(kind_of(field), modifiers.as_slice(), value) {
+            self.reasons.push(format!("`{name}` as `{field}`: {reason}"));
+            return None;
+        }
         match (kind_of(field), modifiers.as_slice()) {
             (_, []) if value.is_empty() => Some(format!("{{{field}: {{exists: false}}}}")),
             (Kind::Address, ["cidr"] | []) | (Kind::Number, []) | (Kind::Word, []) => is(quoted(&lower)),
@@ -262,13 +288,26 @@ impl Importer {
         let mut parts = Vec::new();
         for name in texts(node, "rules") {
             match known.get(&name) {
+                Some(rule) if rule.is_correlation => {
+                    self.reasons.push(format!("it correlates `{name}`, which is a correlation itself"));
+                }
                 Some(rule) => parts.push(rule.condition.clone()),
                 None => self.reasons.push(format!("it correlates `{name}`, which was not translated before it")),
             }
         }
-        if text(root, "logsource").is_some() {
-            self.reasons.push("a correlation has no log source".to_owned());
+        if parts.is_empty() && self.reasons.is_empty() {
+            self.reasons.push("it correlates no rule".to_owned());
         }
+        if root.child("logsource").is_some() || root.child("detection").is_some() {
+            self.reasons.push("a correlation has neither a log source nor a detection".to_owned());
+        }
+        for entry in node.entries().unwrap_or_default() {
+            let key = entry.key.text.as_str();
+            if !["type", "rules", "group-by", "timespan", "condition", "generate"].contains(&key) {
+                self.reasons.push(format!("`{key}` of a correlation has no counterpart"));
+            }
+        }
+        let generates = node.child("generate").and_then(Node::boolean).unwrap_or(false);
         let mut group_by = Vec::new();
         for name in texts(node, "group-by") {
             match field(&name) {
@@ -279,7 +318,13 @@ impl Importer {
         let condition = node.child("condition");
         let asked = condition.and_then(|node| text(node, "field"));
         let metric = match kind {
-            "event_count" => "connections".to_owned(),
+            "event_count" => {
+                if parts.iter().any(|part| part.contains("direction: inbound")) {
+                    self.reasons.push("connections that others open are not counted here".to_owned());
+                }
+                self.remarks.push("events are connections that this host opens".to_owned());
+                "connections".to_owned()
+            }
             "value_count" => match asked.and_then(field) {
                 Some(field @ ("dst.ip" | "dst.port" | "dst.domain" | "exe" | "user" | "cmdline")) => {
                     format!("distinct({field})")
@@ -311,8 +356,12 @@ impl Importer {
         let mut limits = Vec::new();
         for entry in condition.and_then(Node::entries).unwrap_or_default() {
             match entry.key.text.as_str() {
-                operator @ ("gt" | "gte" | "lt" | "lte" | "eq") => {
-                    limits.push(format!("{operator}: {}", entry.value.text().unwrap_or_default()));
+                operator @ ("gt" | "gte" | "lt" | "lte" | "eq" | "neq") => {
+                    let limit = entry.value.text().unwrap_or_default();
+                    match literal::integer(limit) {
+                        Ok(number) => limits.push(format!("{}: {number}", operator.replace("neq", "ne"))),
+                        Err(_) => self.reasons.push(format!("the limit `{limit}` is not a whole number")),
+                    }
                 }
                 "field" => {}
                 other => self.reasons.push(format!("the comparison `{other}` has no counterpart")),
@@ -325,8 +374,17 @@ impl Importer {
             self.reasons.push("the correlation has no `timespan`".to_owned());
             return None;
         };
-        let trigger = vec![format!("window: {window}"), format!("when: {{{metric}: {{{}}}}}", limits.join(", "))];
-        Some(Made { condition: join("any", parts), group_by, trigger })
+        if literal::duration(window).map_or(true, |window| window.is_zero()) {
+            self.reasons.push(format!("the time span `{window}` cannot be read"));
+        }
+        let when: Vec<String> = limits.iter().map(|limit| format!("{{{metric}: {{{limit}}}}}")).collect();
+        let when = match when.as_slice() {
+            [only] => only.clone(),
+            several => format!("[{}]", several.join(", ")),
+        };
+        let trigger = vec![format!("window: {window}"), format!("when: {when}")];
+        let made_of = if generates { Vec::new() } else { texts(node, "rules") };
+        Some(Made { condition: join("any", parts), group_by, trigger, parts: made_of })
     }
 
     fn write(&mut self, root: &Node, id: &str, title: &str, made: &Made) -> String {
@@ -457,11 +515,34 @@ impl<'a> ConditionParser<'a> {
 struct Value {
     text: String,
     null: bool,
+    /// It is a list or a mapping and no value at all.
+    nested: bool,
 }
 
 impl Value {
     fn of(node: &Node) -> Self {
-        Self { text: node.text().unwrap_or_default().to_owned(), null: node.is_null() }
+        let nested = node.text().is_none() && !node.is_null();
+        Self { text: node.text().unwrap_or_default().to_owned(), null: node.is_null(), nested }
+    }
+}
+
+/// Why a value cannot stand in a rule of ours, although its field and modifiers can.
+fn unreadable(kind: Kind, modifiers: &[&str], value: &str) -> Option<String> {
+    if value.is_empty() {
+        return None;
+    }
+    match (kind, modifiers) {
+        (Kind::Address, _) => literal::network(value).err().map(|bad| bad.message),
+        (Kind::Number, _) => literal::integer(value).err().map(|bad| bad.message),
+        (Kind::Word, _) => {
+            let known = Protocol::from_name(value).is_some() || value.parse::<u8>().is_ok();
+            (!known).then(|| format!("`{value}` is no protocol"))
+        }
+        (Kind::Text, ["re", ..]) => match regex::bytes::Regex::new(value) {
+            Ok(_) => None,
+            Err(_) => Some(format!("the expression `{value}` takes more than linear time, or is wrong")),
+        },
+        _ => None,
     }
 }
 
