@@ -6,12 +6,14 @@
 //! and however often the engine is woken.
 
 mod checkpoint;
+mod delta;
 mod health;
+mod inspect;
 mod memory;
 mod settings;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 pub use self::checkpoint::{Checkpoint, Restored};
+pub use self::delta::FlowDelta;
 use self::health::Health;
-pub use self::settings::{Descriptions, Output, Owners, Records, Settings, Silence, Statistics};
+pub use self::inspect::{LiveWindow, WindowCondition};
+pub use self::settings::{Decisions, Deltas, Descriptions, Output, Owners, Records, Settings, Silence, Statistics};
 pub use self::watch::ExceptionUsage;
 use self::watch::{Bound, Happened, Moment, Watch};
 use crate::alert::{Notification, Problem, Sighting};
@@ -33,7 +37,9 @@ use crate::flow::{
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{FrameDirection, Packet};
-use crate::rule::{DnsQuery, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, Trigger, moment, ticks};
+use crate::rule::{
+    Decided, DnsQuery, Leaf, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, Trigger, moment, ticks,
+};
 use crate::time::Timestamp;
 use crate::window::{Room, Seen, Tick};
 
@@ -55,6 +61,12 @@ pub struct Engine {
     questions: Vec<(FlowId, Arc<DnsQuery>)>,
     /// What the `first_seen` rules saw.
     seen: Seen,
+    /// What another run was told, for the tick that is being filled.
+    told: Vec<FlowDelta>,
+    /// The flows of which that run told, by its numbers.
+    told_flows: HashMap<u64, FlowId>,
+    /// Flows of which this run told.
+    flows_told: u64,
     interfaces: Vec<Option<Arc<str>>>,
     outputs: VecDeque<Output>,
     health: Health,
@@ -87,6 +99,8 @@ struct Notes {
     application: Application,
     remote: Option<Arc<Remote>>,
     names: FlowNames,
+    /// The flow's number among those that were told of; 0 where it was not.
+    number: u64,
 }
 
 /// What is known of a flow's remote end.
@@ -157,6 +171,9 @@ impl Engine {
             pending: Vec::new(),
             questions: Vec::new(),
             seen: Seen::new(max_seen),
+            told: Vec::new(),
+            told_flows: HashMap::new(),
+            flows_told: 0,
             interfaces: Vec::new(),
             outputs: VecDeque::new(),
             health: Health::default(),
@@ -327,6 +344,11 @@ impl Engine {
         self.outputs.push_back(Output::Notification(Notification::of_problem(self.now, problem)));
     }
 
+    /// What each condition of each rule decided alone so far, where the settings ask for it.
+    pub fn decisions(&self) -> impl Iterator<Item = (&Arc<str>, Vec<(Leaf, Decided)>)> {
+        self.watches.iter().map(|watch| (&watch.rule.metadata.id, watch.decisions()))
+    }
+
     /// What each exception of each rule hid so far: rule, exception, usage.
     pub fn exception_usage(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &ExceptionUsage)> {
         self.watches.iter().flat_map(|watch| {
@@ -362,7 +384,15 @@ impl Engine {
                 *slot = Some(watch);
                 None
             });
-            self.watches.push(kept.unwrap_or_else(|| Watch::new(Arc::clone(rule), self.settings.tick)));
+            let fresh = || {
+                let mut fresh = Watch::new(Arc::clone(rule), self.settings.tick);
+                let older = old.iter().flatten().find(|watch| watch.rule.metadata.id == rule.metadata.id);
+                if let Some(older) = older {
+                    fresh.inherit_usage(older);
+                }
+                fresh
+            };
+            self.watches.push(kept.unwrap_or_else(fresh));
         }
         let tick = self.next_tick.map_or(0, |next| next.saturating_sub(1));
         let host = Arc::clone(&self.settings.host);
@@ -373,6 +403,7 @@ impl Engine {
             host: &host,
             coverage: self.health.coverage(),
             silent: self.silent,
+            decisions: self.settings.decisions,
         };
         for mut watch in old.into_iter().flatten() {
             let withdrawn = watch.withdraw(&now);
@@ -524,6 +555,8 @@ impl Engine {
         }
         for (flow, notes) in self.flows.take_evicted() {
             let facts = notes.facts();
+            let at = self.tick_end();
+            self.tell_end(&flow, &notes, FlowEndReason::LackOfResources, at);
             self.let_go(&flow, notes);
             self.report_flow(&flow, facts, FlowEndReason::LackOfResources);
         }
@@ -605,6 +638,7 @@ impl Engine {
             host: &self.settings.host,
             coverage: self.health.coverage(),
             silent: self.silent,
+            decisions: self.settings.decisions,
         }
     }
 
@@ -642,7 +676,7 @@ impl Engine {
 
     /// The first tick from `next` on at which something can change by itself.
     fn next_due(&self, next: Tick) -> Option<Tick> {
-        if self.flows.has_dirty() || !self.pending.is_empty() || !self.questions.is_empty() {
+        if self.flows.has_dirty() || !self.pending.is_empty() || !self.questions.is_empty() || !self.told.is_empty() {
             return Some(next);
         }
         let length = self.settings.tick;
@@ -662,11 +696,13 @@ impl Engine {
             host: &host,
             coverage: self.health.coverage(),
             silent: self.silent,
+            decisions: self.settings.decisions,
         };
         self.follow_schedules(at);
         self.retry_lookups(at);
         self.drain(&now);
         self.book_questions(&now);
+        self.book_told(&now);
         self.expire(&now);
         for watch in &mut self.watches {
             let told = watch.evaluate(&now);
@@ -792,18 +828,24 @@ impl Engine {
                 self.questions.push((id, query));
                 continue;
             }
-            let question_bytes = u64::from(query.name_bytes);
-            let happened = Happened { questions: 1, question_bytes, ..Happened::default() };
-            let occasion = match asker.and_then(|asker| self.flows.flow(asker)) {
-                None => Occasion::Question(&query),
-                Some(asker) => Occasion::Carried {
-                    query: &query,
-                    owner: self.owners.slot(&carried(self.owners.attribution(asker.owner))),
-                    counted: self.rules_of_question(&asker, now, &query),
-                },
-            };
-            self.book(id, now, happened, &occasion);
+            self.book_question(id, &query, now);
         }
+    }
+
+    /// Books a question on its flow; one that a resolver passed on belongs to the process that asked it.
+    fn book_question(&mut self, id: FlowId, query: &DnsQuery, now: &Moment<'_>) {
+        let asker = query.carried_for.and_then(|key| self.flows.find_all(&key).into_iter().next());
+        let question_bytes = u64::from(query.name_bytes);
+        let happened = Happened { questions: 1, question_bytes, ..Happened::default() };
+        let occasion = match asker.and_then(|asker| self.flows.flow(asker)) {
+            None => Occasion::Question(query),
+            Some(asker) => Occasion::Carried {
+                query,
+                owner: self.owners.slot(&carried(self.owners.attribution(asker.owner))),
+                counted: self.rules_of_question(&asker, now, query),
+            },
+        };
+        self.book(id, now, happened, &occasion);
     }
 
     /// The rules that a question to a resolver of this host was booked on.
@@ -847,17 +889,20 @@ impl Engine {
         notes.failed |= happened.failed > 0;
         notes.counted = true;
         notes.epoch = self.epoch;
-        let interface = self.interfaces.get(flow.interface as usize).and_then(Option::as_ref);
         if self.owners.extension(owner).is_none() {
             let concluded = self.conclude(owner);
             self.owners.set_extension(owner, concluded);
         }
-        let attribution = self.owners.attribution(owner);
-        let Some(owner) = self.owners.extension(owner) else { return };
-        if owner.is_self {
+        if self.owners.extension(owner).is_none_or(|owner| owner.is_self) {
             self.statistics.own_bytes += happened.counters.bytes_out.0 + happened.counters.bytes_in.0;
             return;
         }
+        if self.settings.deltas == Deltas::On {
+            self.tell(id, now, &happened, dns);
+        }
+        let attribution = self.owners.attribution(owner);
+        let Some(owner) = self.owners.extension(owner) else { return };
+        let interface = self.interfaces.get(flow.interface as usize).and_then(Option::as_ref);
         let remote = remote.as_deref();
         let seen = Observation {
             key: &flow.key,
@@ -960,6 +1005,7 @@ impl Engine {
             if let Some(flow) = self.flows.flow(id)
                 && let Some(notes) = self.flows.remove(id)
             {
+                self.tell_end(&flow, &notes, ended.reason, now.at);
                 self.let_go(&flow, notes);
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use egret::alert::DocumentKind::Firing;
 use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
-use egret::runtime::socket::ControlSocket;
+use egret::runtime::socket::{ControlSocket, Desk};
 use egret::store::{Store, StoreLimits};
 use serde_json::Value as Json;
 
@@ -27,8 +27,8 @@ fn operators_ask_and_tell_over_the_socket() {
         state.display()
     );
     let dispatcher = start(state, &outputs);
-    let socket =
-        ControlSocket::start(state, dispatcher.control(), egret::runtime::watching::Shared::default()).unwrap();
+    let desk = Desk { dispatch: dispatcher.control(), engine: None, watching: Default::default() };
+    let socket = ControlSocket::start(state, desk).unwrap();
     let mode = std::fs::metadata(state.join("control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 

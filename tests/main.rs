@@ -24,6 +24,7 @@ mod live_resolve;
 mod live_run;
 #[cfg(feature = "ebpf")]
 mod live_tap;
+mod live_tools;
 mod look_ups;
 mod mistakes;
 mod name_readers;
@@ -33,6 +34,8 @@ mod pack;
 mod places;
 mod property;
 mod readme;
+mod recording;
+mod rule_tools;
 mod scenario;
 mod schema;
 mod services;

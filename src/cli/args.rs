@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cli::{
-    alerts, check, completions, explain, fields, flows, geo, import, lists, man, outbox, output, record, replay,
-    routes, rules, run, schema, silence, status, test, webhook,
+    alerts, backtest, check, completions, exceptions, explain, explain_match, export, fields, flows, geo, import,
+    lists, man, outbox, output, record, replay, routes, rules, run, schema, silence, status, suggest, test, webhook,
+    why, windows,
 };
 
 /// Which program is sending how much to where, is that more than policy allows, and who must know now?
@@ -24,14 +25,22 @@ pub enum Command {
     Check(check::Arguments),
     /// Run the tests of rules, in virtual time
     Test(test::Arguments),
+    /// Try rules on recorded flows
+    Backtest(backtest::Arguments),
+    /// Find the limits that fit recorded flows, and what programs usually move
+    Suggest(suggest::Arguments),
     /// Say what rules there are, what one says, and what each costs
     Rules(rules::Arguments),
     /// List what rules can match, group by and measure
     Fields(fields::Arguments),
     /// Say what a code of a finding means
     Explain(explain::Arguments),
+    /// Say why a rule looks at a flow, or does not
+    ExplainMatch(explain_match::Arguments),
     /// Translate rules of other tools
     Import(import::Arguments),
+    /// Print the rules in formats of other tools
+    Export(export::Arguments),
     /// Print the JSON Schema of rule files, for editors
     Schema(schema::Arguments),
     /// Say which network and country addresses are in
@@ -50,6 +59,12 @@ pub enum Command {
     Status(status::Arguments),
     /// List, show and acknowledge alerts of a running egret
     Alerts(alerts::Arguments),
+    /// Show the buckets that made an alert
+    Why(why::Arguments),
+    /// Show how near a running egret's groups are to their limits
+    Windows(windows::Arguments),
+    /// Show what exceptions hid, and which hide nothing
+    Exceptions(exceptions::Arguments),
     /// Hold back alerts for a while
     Silence(silence::Arguments),
     /// Look after deliveries that wait or were given up

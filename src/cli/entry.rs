@@ -7,8 +7,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::{
-    alerts, check, completions, exit, explain, fields, flows, geo, import, lists, logging, man, outbox, output, record,
-    replay, routes, rules, run, schema, silence, status, test, webhook,
+    alerts, backtest, check, completions, exceptions, exit, explain, explain_match, export, fields, flows, geo, import,
+    lists, logging, man, outbox, output, record, replay, routes, rules, run, schema, silence, status, suggest, test,
+    webhook, why, windows,
 };
 
 /// The whole program; its value is the exit code.
@@ -24,10 +25,17 @@ pub fn main() -> ExitCode {
         Command::Record(arguments) => record::run(arguments),
         Command::Flows(arguments) => flows::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Backtest(arguments) => backtest::run(arguments),
+        Command::Suggest(arguments) => suggest::run(arguments),
         Command::Test(arguments) => test::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),
         Command::Fields(arguments) => fields::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::ExplainMatch(arguments) => explain_match::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Why(arguments) => why::run(arguments),
+        Command::Windows(arguments) => windows::run(arguments),
+        Command::Exceptions(arguments) => exceptions::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Status(arguments) => status::run(arguments),

@@ -14,14 +14,15 @@ use crate::attribution::ProcessKey;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments, PlaceArguments};
 use crate::cli::terminal;
-use crate::config::Settings;
-use crate::engine::{self, Engine, Output, Records};
+use crate::config::{HostFile, Settings, this_host};
+use crate::engine::{self, Deltas, Engine, Output, Records};
 use crate::flow::FlowKey;
 use crate::names::{Application, FlowRecord};
-use crate::rule::RuleSet;
+use crate::rule::{Host, RuleSet};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::control;
 use crate::runtime::offline::{FrameCounts, Offline};
+use crate::runtime::recording::DeltaWriter;
 use crate::units::Bytes;
 use crate::view::{FLOW_COLUMNS, FlowView};
 
@@ -44,6 +45,10 @@ pub struct Arguments {
     /// Network that is this host's own
     #[arg(long, value_name = "CIDR")]
     local: Vec<ipnet::IpNet>,
+    /// Also write what rules are told of the flows, second by second, for `egret backtest` and `egret suggest`;
+    /// compressed where the name ends in `.zst`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// How to print them
     #[arg(long, value_enum, default_value_t)]
     output: Format,
@@ -77,37 +82,37 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 
 fn offline(arguments: &Arguments) -> anyhow::Result<Exit> {
     let owners = arguments.owners.as_deref().map(input::declared_owners).transpose()?;
+    let mut log = Log::new(arguments, this_host(&HostFile::default()))?;
+    // One row a flow, however long it was silent. What is recorded ends its flows as a replay does.
+    let idle_timeout = match log.recording {
+        Some(_) => engine::Settings::default().idle_timeout,
+        None => Duration::MAX,
+    };
     let settings = engine::Settings {
         local: input::named(&arguments.local),
-        // One row a flow, however long it was silent.
-        idle_timeout: Duration::MAX,
+        idle_timeout,
         max_flows: MAX_FLOWS,
         records: Records::On,
+        deltas: log.deltas(),
         ..engine::Settings::default()
     };
     let mut engine = Engine::new(settings, Arc::new(RuleSet::default()));
     arguments.places.apply(&mut engine)?;
     let mut run = Offline::new(engine, owners);
-    let mut rows = Rows::new();
     let mut exit = Exit::Fine;
     for path in &arguments.captures {
-        exit = input::worse(exit, read(&mut run, path, &mut rows)?);
+        exit = input::worse(exit, read(&mut run, path, &mut log)?);
     }
-    run.finish(&mut |output| -> anyhow::Result<()> {
-        keep(output, &mut rows);
-        Ok(())
-    })?;
+    run.finish(&mut |output| log.keep(output))?;
+    let rows = log.finish()?;
     let summary = summary(run.counts(), rows.len());
     print(arguments.output, &rows, &summary)?;
     Ok(exit)
 }
 
-fn read(run: &mut Offline, path: &Path, rows: &mut Rows) -> anyhow::Result<Exit> {
+fn read(run: &mut Offline, path: &Path, log: &mut Log) -> anyhow::Result<Exit> {
     let progress = terminal::progress(input::length(path), "reading");
-    let damage = run.read(path, &progress, &mut |output| -> anyhow::Result<()> {
-        keep(output, rows);
-        Ok(())
-    })?;
+    let damage = run.read(path, &progress, &mut |output| log.keep(output))?;
     progress.finish_and_clear();
     Ok(input::say_damage(path, damage.as_ref()))
 }
@@ -116,18 +121,35 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     let mut settings = Settings::load(None).map_err(input::say_config_error)?;
     arguments.source.apply(&mut settings);
     settings.local.extend(&arguments.local);
-    let engine = engine::Settings { records: Records::On, ..input::live_engine(&settings)? };
+    let mut log = Log::new(arguments, settings.host.clone())?;
+    let engine = engine::Settings { records: Records::On, deltas: log.deltas(), ..input::live_engine(&settings)? };
     let mut engine = Engine::new(engine, Arc::new(RuleSet::default()));
     let databases =
         if arguments.places.databases.is_empty() { &settings.databases } else { &arguments.places.databases };
     PlaceArguments { databases: databases.clone() }.apply(&mut engine)?;
     let (_sender, control) = control::from_signals().context("cannot handle signals")?;
     let mut run = input::open_live(&settings, engine, SystemClock::start())?;
-    let mut rows = Rows::new();
     terminal::note(&format!("watching {} with {}", settings.capture.interfaces.join(", "), run.source().name()));
     let progress = terminal::countdown(duration, "watching");
-    run.run(&control, Some(Instant::now() + duration), |_| {}, |output| keep(output, &mut rows));
+    let mut failed = None;
+    run.run(
+        &control,
+        Some(Instant::now() + duration),
+        |_| {},
+        |output| {
+            if failed.is_none()
+                && let Err(error) = log.keep(output)
+            {
+                terminal::error(&format!("{error:#}"));
+                failed = Some(error);
+            }
+        },
+    );
     progress.finish_and_clear();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let rows = log.finish()?;
     let statistics = run.engine().statistics();
     let summary = json!({
         "flows": rows.len(),
@@ -141,8 +163,41 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-fn keep(output: Output, rows: &mut Rows) {
-    let Output::Record(record) = output else { return };
+/// What is kept of a run.
+struct Log {
+    rows: Rows,
+    recording: Option<DeltaWriter>,
+}
+
+impl Log {
+    fn new(arguments: &Arguments, host: Host) -> anyhow::Result<Self> {
+        let recording = arguments.record.as_deref().map(|path| DeltaWriter::create(path, &host)).transpose()?;
+        Ok(Self { rows: Rows::new(), recording })
+    }
+
+    fn deltas(&self) -> Deltas {
+        if self.recording.is_some() { Deltas::On } else { Deltas::Off }
+    }
+
+    fn keep(&mut self, output: Output) -> anyhow::Result<()> {
+        match (output, &mut self.recording) {
+            (Output::Record(record), _) => keep(record, &mut self.rows),
+            (Output::Delta(delta), Some(recording)) => recording.write(&delta)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<Rows> {
+        if let Some(recording) = self.recording {
+            let deltas = recording.finish()?;
+            terminal::note(&format!("recorded {deltas} flow deltas"));
+        }
+        Ok(self.rows)
+    }
+}
+
+fn keep(record: FlowRecord, rows: &mut Rows) {
     let owner = record.attribution.process();
     let key = (
         record.key,

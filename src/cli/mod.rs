@@ -5,11 +5,15 @@ pub mod exit;
 pub mod terminal;
 
 mod alerts;
+mod backtest;
 mod check;
 mod client;
 mod completions;
 mod entry;
+mod exceptions;
 mod explain;
+mod explain_match;
+mod export;
 mod fields;
 mod flows;
 mod geo;
@@ -28,7 +32,10 @@ mod run;
 mod schema;
 mod silence;
 mod status;
+mod suggest;
 mod test;
 mod webhook;
+mod why;
+mod windows;
 
 pub use entry::main;

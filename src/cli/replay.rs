@@ -1,5 +1,6 @@
 //! `egret replay`: captures through the rules, as if they were live.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,28 +70,33 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-struct Printer {
+/// Prints what comes of the rules, and counts it.
+pub(super) struct Printer {
     format: OutputFormat,
     origin: Origin,
     palette: text::Palette,
     redactor: Redactor,
-    out: BufWriter<io::Stdout>,
-    alerts: u64,
-    resolved: u64,
+    pub(super) out: BufWriter<io::Stdout>,
+    pub(super) alerts: u64,
+    pub(super) resolved: u64,
+    /// How often each rule fired.
+    pub(super) fired: BTreeMap<Arc<str>, u64>,
 }
 
 impl Printer {
-    fn new(format: OutputFormat, origin: Origin) -> anyhow::Result<Self> {
+    pub(super) fn new(format: OutputFormat, origin: Origin) -> anyhow::Result<Self> {
         let palette = match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => text::Palette::Plain,
             _ => text::Palette::Coloured,
         };
         // A replay is shown and kept like any alert: without the secrets of command lines.
         let redactor = Redactor::new(&[])?;
-        Ok(Self { format, origin, palette, redactor, out: BufWriter::new(io::stdout()), alerts: 0, resolved: 0 })
+        let out = BufWriter::new(io::stdout());
+        Ok(Self { format, origin, palette, redactor, out, alerts: 0, resolved: 0, fired: BTreeMap::new() })
     }
 
-    fn perform(&mut self, output: Output) -> anyhow::Result<()> {
+    /// Prints a notification and counts it.
+    pub(super) fn perform(&mut self, output: Output) -> anyhow::Result<()> {
         let Output::Notification(notification) = output else { return Ok(()) };
         self.count(&notification);
         let notification = self.redactor.redact(Arc::new(notification));
@@ -109,9 +115,15 @@ impl Printer {
         Ok(())
     }
 
-    fn count(&mut self, notification: &Notification) {
+    /// Counts a notification.
+    pub(super) fn count(&mut self, notification: &Notification) {
         match notification.kind {
-            DocumentKind::Firing => self.alerts += 1,
+            DocumentKind::Firing => {
+                self.alerts += 1;
+                if let Some(alert) = &notification.alert {
+                    *self.fired.entry(Arc::clone(&alert.rule.metadata.id)).or_default() += 1;
+                }
+            }
             DocumentKind::Resolved => self.resolved += 1,
             _ => {}
         }

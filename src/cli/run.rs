@@ -22,9 +22,9 @@ use crate::runtime::control::Control;
 use crate::runtime::load;
 use crate::runtime::packets::{PacketSettings, Packets};
 use crate::runtime::resume::Keeper;
-use crate::runtime::socket::ControlSocket;
+use crate::runtime::socket::{ControlSocket, Desk};
 use crate::runtime::watch::Watch;
-use crate::runtime::{control, privilege, resume, watching};
+use crate::runtime::{control, privilege, resume};
 use crate::store::{Checkpoints, Store, StoreLimits};
 use crate::time::Timestamp;
 
@@ -75,7 +75,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
-    let _socket = socket(&settings, &dispatcher, live.watching());
+    let desk = Desk { dispatch: dispatcher.control(), engine: Some(sender.clone()), watching: live.watching() };
+    let _socket = socket(&settings, desk);
     let keeper = checkpoints.and_then(|checkpoints| keeper(checkpoints, sender.clone(), clock));
     let mut reloader = Reloader { settings: &settings, watch: watch(&settings, &list_files, sender), refused: false };
     terminal::note(&format!(
@@ -107,8 +108,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Where operators ask. Without it everything works but `egret status` and the like.
-fn socket(settings: &Settings, dispatcher: &Dispatcher, watching: watching::Shared) -> Option<ControlSocket> {
-    match ControlSocket::start(&settings.state_dir, dispatcher.control(), watching) {
+fn socket(settings: &Settings, desk: Desk) -> Option<ControlSocket> {
+    match ControlSocket::start(&settings.state_dir, desk) {
         Ok(socket) => Some(socket),
         Err(error) => {
             warn!(%error, "no control socket: `egret status` and the like do not work");

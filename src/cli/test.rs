@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::json;
@@ -11,10 +12,11 @@ use serde_json::json;
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
 use crate::config::{rule_files, shipped};
+use crate::rule::Plan;
 use crate::rule::catalogue;
 use crate::rule::compile::{Compiled, compile};
 use crate::rule::diagnose::{Diagnostic, Report};
-use crate::rule::render::{Colour, Format, full_one, render};
+use crate::rule::render::{Colour, Format, full_one, render, xml};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::rehearsal::{self, Outcome, Shown};
 
@@ -27,7 +29,8 @@ pub struct Arguments {
     /// Run only tests whose name or rules have this in them
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Say what no test shows: rules that never fired, never kept silent, exceptions never used
+    /// Say what no test shows: rules that never fired or never kept silent, exceptions never used, conditions that
+    /// never decided alone
     #[arg(long)]
     coverage: bool,
     /// Fail below this coverage in percent
@@ -77,6 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         shown.fired.extend(outcome.shown.fired.iter().cloned());
         shown.silent.extend(outcome.shown.silent.iter().cloned());
         shown.exceptions.extend(outcome.shown.exceptions.iter().cloned());
+        shown.decisive.extend(outcome.shown.decisive.iter().cloned());
         outcomes.push(outcome);
     }
     report.sort();
@@ -91,6 +95,43 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         terminal::warning("there is no test here");
     }
     Ok(if failed || uncovered { Exit::Findings } else { Exit::Fine })
+}
+
+/// Every test is a case; coverage that was asked for and is not reached is one more.
+fn junit(outcomes: &[Outcome], report: &Report, coverage: &Coverage, arguments: &Arguments) -> String {
+    let lacking = arguments.min_coverage.is_some_and(|least| coverage.percent() < least);
+    let failed = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).count() + usize::from(lacking);
+    let tests = outcomes.len() + usize::from(arguments.min_coverage.is_some());
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    text.push_str(&format!(
+        "<testsuites>\n  <testsuite name=\"egret test\" tests=\"{tests}\" failures=\"{failed}\">\n"
+    ));
+    let mut case = |class: &str, name: &str, failures: Vec<(String, String)>| {
+        let opened = format!("    <testcase classname=\"{}\" name=\"{}\"", xml(class), xml(name));
+        if failures.is_empty() {
+            text.push_str(&format!("{opened}/>\n"));
+            return;
+        }
+        text.push_str(&format!("{opened}>\n"));
+        for (message, body) in failures {
+            text.push_str(&format!("      <failure message=\"{}\">{}</failure>\n", xml(&message), xml(&body)));
+        }
+        text.push_str("    </testcase>\n");
+    };
+    for outcome in outcomes {
+        let failures = outcome.failures.iter().map(|failure| {
+            let place = format!("{}:{}:{}", report.path(failure.span), failure.span.line, failure.span.column);
+            (failure.message.clone(), format!("{place}: {}", failure.message))
+        });
+        case(report.path(outcome.span), &outcome.name, failures.collect());
+    }
+    if let Some(least) = arguments.min_coverage {
+        let message = format!("coverage is {:.1} %", coverage.percent());
+        let failures = if lacking { vec![(message, coverage.missing.join("\n"))] } else { Vec::new() };
+        case("coverage", &format!("at least {least} %"), failures);
+    }
+    text.push_str("  </testsuite>\n</testsuites>\n");
+    text
 }
 
 /// What the tests show, of all that they could show.
@@ -110,6 +151,12 @@ impl Coverage {
             for name in names {
                 let used = shown.exceptions.contains(&(Arc::clone(id), Arc::clone(name)));
                 coverage.point(used, || format!("no test uses the exception `{name}` of `{id}`"));
+            }
+            for (place, leaf) in Plan::of(rule, Duration::from_secs(1)).leaves().into_iter().enumerate() {
+                let decisive = shown.decisive.contains(&(Arc::clone(id), place));
+                let does = if leaf.is_alternative { "makes" } else { "keeps" };
+                let what = if leaf.is_alternative { "fire" } else { "silent" };
+                coverage.point(decisive, || format!("in no test `{}` alone {does} `{id}` {what}", leaf.text));
             }
         }
         coverage
@@ -172,7 +219,7 @@ fn print(arguments: &Arguments, outcomes: &[Outcome], report: &Report, coverage:
                 }})
             )?;
         }
-        OutputName::Junit => write!(out, "{}", render(report, Format::Junit, Colour::Plain, usize::MAX))?,
+        OutputName::Junit => write!(out, "{}", junit(outcomes, report, coverage, arguments))?,
         OutputName::Github => write!(out, "{}", render(report, Format::Github, Colour::Plain, usize::MAX))?,
     }
     Ok(())

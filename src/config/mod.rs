@@ -4,6 +4,7 @@
 //! the arguments; merged once. An unknown key is an error.
 
 mod availability;
+pub mod expectations;
 mod file;
 mod host;
 mod local;

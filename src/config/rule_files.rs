@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::rule::compile::{Lint, Options};
+use crate::rule::compile::{Lint, Options, Parts};
 use crate::rule::diagnose::Source;
 use crate::rule::yaml;
 use crate::time::Timestamp;
@@ -69,6 +69,7 @@ pub fn options(now: Timestamp, outputs: Option<BTreeSet<String>>) -> Options {
         local_zone: jiff::tz::TimeZone::system(),
         missing: BTreeMap::new(),
         lint: Lint::Off,
+        parts: Parts::Dropped,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::alert::Notification;
 use crate::attribution::{Lookup, Process};
+use crate::engine::FlowDelta;
 use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
 use crate::names::{FlowRecord, NameStatistics};
 use crate::rule::Host;
@@ -39,6 +40,10 @@ pub struct Settings {
     pub descriptions: Descriptions,
     /// Whether flows are reported.
     pub records: Records,
+    /// Whether what the rules are told of flows is told to the outside, too.
+    pub deltas: Deltas,
+    /// Whether it is noted what each condition of a rule decided.
+    pub decisions: Decisions,
     /// The pid of this very program: its flows, and those of its children, match no rule.
     pub own_pid: Option<u32>,
 }
@@ -73,6 +78,26 @@ pub enum Records {
     On,
 }
 
+/// Whether what the rules are told of flows is told to the outside, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deltas {
+    /// It is not.
+    #[default]
+    Off,
+    /// At every tick.
+    On,
+}
+
+/// Whether it is noted what each condition of a rule decided, which tests of rules are measured by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Decisions {
+    /// It is not: for running.
+    #[default]
+    Off,
+    /// At every look at a group.
+    On,
+}
+
 /// Whether a source fell silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
@@ -93,6 +118,8 @@ pub enum Output {
     Notification(Notification),
     /// Note a flow.
     Record(FlowRecord),
+    /// Note what the rules were told of a flow.
+    Delta(Box<FlowDelta>),
 }
 
 /// What the engine did so far.
@@ -148,7 +175,16 @@ impl Default for Settings {
             owners: Owners::Given,
             descriptions: Descriptions::Given,
             records: Records::Off,
+            deltas: Deltas::Off,
+            decisions: Decisions::Off,
             own_pid: None,
         }
+    }
+}
+
+impl Settings {
+    /// For an engine that is fed with deltas: a flow ends when they say so.
+    pub fn for_deltas() -> Self {
+        Self { idle_timeout: Duration::MAX, max_flows: usize::MAX, ..Self::default() }
     }
 }

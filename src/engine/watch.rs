@@ -9,14 +9,15 @@ use smallvec::SmallVec;
 
 use crate::alert::{
     Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, PacketsWanted, Reason, RecentFlows,
-    Sighting, Step, Window, alert_key, compose, episode_uid,
+    Sighting, Stage, Step, Window, alert_key, compose, episode_uid,
 };
 use crate::engine::checkpoint::{SavedException, SavedGroup, SavedRule};
 use crate::engine::memory::{Memory, Recollection, Shown, amount};
+use crate::engine::settings::Decisions;
 use crate::flow::Counters;
 use crate::rule::{
-    Comparison, Exception, ExceptionBudget, Fact, Field, Host, Measured, NoData, Observation, Plan, Quantity, Reading,
-    Rule, Trigger, Value, ValueSource, restore_group, save_group, ticks,
+    Comparison, Decided, Exception, ExceptionBudget, Fact, Field, Host, Leaf, Measured, NoData, Observation, Plan,
+    Quantity, Reading, Rule, Trigger, Value, ValueSource, restore_group, save_group, ticks,
 };
 use crate::time::Timestamp;
 use crate::window::{
@@ -51,6 +52,8 @@ pub(super) struct Watch {
     seed: u64,
     hasher: foldhash::fast::FixedState,
     counts: WatchCounts,
+    /// What each condition of the trigger decided alone.
+    decided: Vec<Decided>,
 }
 
 /// What the engine keeps with a flow for each rule that looks at it.
@@ -102,6 +105,7 @@ pub(super) struct Moment<'a> {
     pub(super) coverage: f64,
     /// Whether the source is silent, so that nothing can be seen.
     pub(super) silent: bool,
+    pub(super) decisions: Decisions,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +140,8 @@ pub struct ExceptionUsage {
     pub bytes: u64,
     /// When it last hid something.
     pub last: Option<Timestamp>,
+    /// Since when this is counted; `None` before the first tick.
+    pub since: Option<Timestamp>,
 }
 
 /// What is remembered of an alert after it ended.
@@ -199,6 +205,7 @@ impl Watch {
             seed,
             hasher: foldhash::fast::FixedState::with_seed(seed),
             counts: WatchCounts::default(),
+            decided: Vec::new(),
         };
         watch.hidden = watch.rule.exceptions.iter().map(|exception| hidden(exception, tick)).collect();
         watch
@@ -357,6 +364,7 @@ impl Watch {
 
     /// Notes which schedules hold.
     pub(super) fn set_time(&mut self, at: Timestamp) {
+        self.count_exceptions_from(at);
         self.in_force = self.rule.active.contains(at);
         let in_force = |exception: &Exception| {
             exception.expires.is_none_or(|expires| at < expires)
@@ -412,6 +420,40 @@ impl Watch {
         self.counts
     }
 
+    /// What each condition of the trigger decided alone.
+    pub(super) fn decisions(&self) -> Vec<(Leaf, Decided)> {
+        let decided = self.decided.iter().copied().chain(std::iter::repeat(Decided::default()));
+        self.plan.leaves().into_iter().zip(decided).collect()
+    }
+
+    /// The groups that are held.
+    pub(super) fn group_ids(&self) -> impl Iterator<Item = GroupId> {
+        self.series.ids()
+    }
+
+    /// Every condition of the trigger with the value that a group has at a tick, which nothing was booked after.
+    pub(super) fn measure(&self, id: GroupId, now: Tick, tick: Duration) -> Option<Vec<Measured>> {
+        let group = self.series.group(id)?;
+        let mut gauges = group.gauges.clone();
+        gauges.advance(&self.plan.layout, now, tick);
+        let edge = self.plan.edge;
+        let reading = Reading { layout: &self.plan.layout, gauges: &gauges, edge, error: None, now };
+        let mut measured = self.plan.measure(&self.plan.trigger, &reading);
+        let remembered = self.memory.measure(&self.rule, tick, &group.key);
+        measured.extend(remembered.map(|shown| shown.measured));
+        Some(measured)
+    }
+
+    /// How a group's alert stands; `None` where there is none.
+    pub(super) fn stage(&self, id: GroupId) -> Option<Stage> {
+        Some(self.series.group(id)?.extension.life.as_ref()?.stage())
+    }
+
+    /// The length of the window that alerts show.
+    pub(super) fn window_seconds(&self, tick: Duration) -> u64 {
+        tick.saturating_mul(u32::try_from(self.plan.span().length).unwrap_or(u32::MAX)).as_secs()
+    }
+
     pub(super) fn firing(&self) -> usize {
         let fires = |id: &&GroupId| {
             let life = self.series.group(**id).and_then(|group| group.extension.life.as_ref());
@@ -446,6 +488,9 @@ impl Watch {
     /// Takes over what an earlier run left, if the rule is still the same:
     /// how many groups and living alerts that were.
     pub(super) fn restore(&mut self, saved: SavedRule, now: Tick) -> Option<(usize, usize)> {
+        // What an exception hid is counted by its name, whatever else the rule says.
+        let counted = saved.hidden.iter().map(|left| (left.exception.as_str().into(), left.usage.clone()));
+        self.restore_usage(counted.collect());
         if saved.fingerprint != self.rule.fingerprint || !self.plan.layout.same_shape(&saved.layout) {
             return None;
         }
@@ -476,6 +521,28 @@ impl Watch {
             }
         }
         Some((groups, alerts))
+    }
+
+    /// Takes over what an earlier text of the rule counted of its exceptions.
+    pub(super) fn inherit_usage(&mut self, older: &Self) {
+        let counted: Vec<_> = older.exception_usage().map(|(name, usage)| (Arc::clone(name), usage.clone())).collect();
+        self.restore_usage(counted);
+    }
+
+    /// Notes since when exceptions are counted.
+    pub(super) fn count_exceptions_from(&mut self, at: Timestamp) {
+        for hidden in &mut self.hidden {
+            hidden.usage.since.get_or_insert(at);
+        }
+    }
+
+    fn restore_usage(&mut self, counted: Vec<(Arc<str>, ExceptionUsage)>) {
+        for (name, usage) in counted {
+            let place = self.rule.exceptions.iter().position(|exception| exception.name == name);
+            if let Some(hidden) = place.and_then(|place| self.hidden.get_mut(place)) {
+                hidden.usage = usage;
+            }
+        }
     }
 
     /// What each exception hid so far.
@@ -619,6 +686,10 @@ impl Watch {
         let error: Option<&dyn Fn(WindowRef, usize) -> u64> = if group.is_newcomer() { Some(&error) } else { None };
         let edge = self.plan.edge;
         let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, edge, error, now: now.tick };
+        let is_asked = !matches!(self.rule.trigger, Trigger::FirstSeen(_)) || novel_since.is_some();
+        if now.decisions == Decisions::On && is_asked {
+            self.plan.note_decisive(&reading, &mut self.decided);
+        }
         let verdict = |checks| self.plan.verdict(checks, &reading).holds;
         let holds = match &self.rule.trigger {
             Trigger::Each => opened > 0,
@@ -660,7 +731,7 @@ impl Watch {
         alert_key(&self.rule.metadata.id, &self.group_values(id))
     }
 
-    fn group_values(&self, id: GroupId) -> Vec<(&'static str, Value)> {
+    pub(super) fn group_values(&self, id: GroupId) -> Vec<(&'static str, Value)> {
         let values = self.series.group(id).map(|group| group.key.clone()).unwrap_or_default();
         self.fields.iter().map(|field| field.name()).zip(values).collect()
     }

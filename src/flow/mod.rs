@@ -18,4 +18,5 @@ pub use losses::CaptureLosses;
 pub use state::FlowState;
 pub use table::{
     Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount,
+    ToldFlow,
 };

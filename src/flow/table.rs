@@ -153,6 +153,23 @@ pub struct SourceCount<'a> {
     pub timestamp: Timestamp,
 }
 
+/// What a recording tells of a flow.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldFlow {
+    /// Which flow.
+    pub key: FlowKey,
+    /// Who opened it.
+    pub direction: Direction,
+    /// What became of it.
+    pub state: FlowState,
+    /// When its first packet was seen.
+    pub first: Timestamp,
+    /// The number of its interface.
+    pub interface: u32,
+    /// What passed since it was last told of.
+    pub counters: Counters,
+}
+
 /// An entry to be.
 struct Opened {
     key: FlowKey,
@@ -290,6 +307,36 @@ impl<X: Default> FlowTable<X> {
             self.expiry.schedule(id, seen.timestamp.after(LINGER));
         }
         Some(id)
+    }
+
+    /// Enters a flow of a recording; `None` where there is no room. Several may have one key.
+    /// It stays until it is removed, and ticks find nothing to take from it.
+    pub fn tell(&mut self, told: &ToldFlow) -> Option<FlowId> {
+        let ToldFlow { key, direction, first, interface, .. } = *told;
+        let hash = hash_key(&self.hasher, &key);
+        let local_opened = direction != Direction::Inbound;
+        let opened = Opened { key, slot: OwnerSlot::default(), direction, local_opened, at: first, interface };
+        let index = self.insert(hash, opened)?;
+        let id = FlowId { index, serial: self.cold[index].serial };
+        self.tell_again(id, told);
+        Some(id)
+    }
+
+    /// Brings a flow of a recording up to date.
+    pub fn tell_again(&mut self, id: FlowId, told: &ToldFlow) {
+        if !self.holds(id) {
+            return;
+        }
+        let (hot, cold) = (&mut self.hot[id.index], &mut self.cold[id.index]);
+        cold.totals.add(&told.counters);
+        cold.interface = u16::try_from(told.interface).unwrap_or(u16::MAX);
+        hot.flags &= !(SYN_SEEN | ANSWERED | ENDED | FAILED | READ);
+        hot.flags |= match told.state {
+            FlowState::New => SYN_SEEN,
+            FlowState::Established => ANSWERED,
+            FlowState::Closed => ANSWERED | ENDED,
+            FlowState::Failed => ENDED | FAILED,
+        };
     }
 
     /// The flows whose first packet came since the last call.

@@ -21,6 +21,8 @@ pub struct Case {
     pub start: Timestamp,
     /// What happens, in order of time.
     pub events: Vec<Event>,
+    /// When the source is silent: from and to, after the start.
+    pub gaps: Vec<(Duration, Duration)>,
     /// What must come of it.
     pub expect: Vec<Expectation>,
     /// Whether any other alert fails the test.
@@ -81,8 +83,10 @@ pub enum Expected {
 /// How an alert must stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedState {
-    /// It does not fire and never did.
+    /// It does not fire.
     Inactive,
+    /// Its conditions hold, not yet for long enough.
+    Pending,
     /// It fires.
     Firing,
     /// It fired and has ended.

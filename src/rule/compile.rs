@@ -45,6 +45,8 @@ pub struct Options {
     pub missing: BTreeMap<Field, String>,
     /// Whether lint is wanted beside errors.
     pub lint: Lint,
+    /// Whether what each line of a match block became is kept.
+    pub parts: Parts,
 }
 
 /// Reads a file, or says in words why it cannot.
@@ -58,6 +60,16 @@ pub enum Lint {
     Off,
     /// Everything: for checking.
     On,
+}
+
+/// Whether what each line of a match block became is kept, to explain what a rule looks at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Parts {
+    /// Only whole conditions are: for running.
+    #[default]
+    Dropped,
+    /// Line by line: for explaining.
+    Kept,
 }
 
 /// What came of some files.
@@ -75,6 +87,10 @@ pub struct Compiled {
     pub list_files: BTreeSet<String>,
     /// What lists and macros the rules use: (user, used).
     pub uses: BTreeSet<(String, String)>,
+    /// What each test of a field became, by file and place of the field's name; empty unless asked for.
+    pub parts: HashMap<(u32, u32), Condition>,
+    /// The macros as written; empty unless parts were asked for.
+    pub macros: BTreeMap<String, Node>,
 }
 
 /// A rule as written, overrides and defaults applied.
@@ -149,6 +165,7 @@ impl Default for Options {
             local_zone: TimeZone::UTC,
             missing: BTreeMap::new(),
             lint: Lint::Off,
+            parts: Parts::Dropped,
         }
     }
 }
@@ -196,6 +213,7 @@ struct Compiler<'a> {
     uses: BTreeSet<(String, String)>,
     list_files: BTreeSet<String>,
     list_digests: HashMap<String, [u8; 32]>,
+    parts: HashMap<(u32, u32), Condition>,
     /// Patterns that were written before: rules made from one mould share them.
     patterns: HashMap<String, Pattern>,
     /// Where each exception of a rule stands, for what is told of them later.
@@ -239,6 +257,7 @@ impl<'a> Compiler<'a> {
             uses: BTreeSet::new(),
             list_files: BTreeSet::new(),
             list_digests: HashMap::new(),
+            parts: HashMap::new(),
             patterns: HashMap::new(),
             exception_places: HashMap::new(),
             rule: None,
@@ -403,6 +422,10 @@ impl<'a> Compiler<'a> {
             let runs = lowered.runs && lowered.rule.is_some();
             written.insert(lowered.id.to_string(), Written { node: lowered.node, runs });
         }
+        let macros = match self.options.parts {
+            Parts::Kept => self.macros.into_iter().map(|(name, definition)| (name, definition.node)).collect(),
+            Parts::Dropped => BTreeMap::new(),
+        };
         totals.files = self.files;
         self.report.forget_repaired();
         self.report.sort();
@@ -414,6 +437,8 @@ impl<'a> Compiler<'a> {
             cases,
             list_files: self.list_files,
             uses: self.uses,
+            parts: self.parts,
+            macros,
         }
     }
 

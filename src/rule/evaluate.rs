@@ -140,6 +140,24 @@ pub struct Verdict {
     pub approximate: bool,
 }
 
+/// One condition of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// What it asks: `payload_out gte 1000000`.
+    pub text: String,
+    /// Whether it stands below an `any`, so that another can stand in for it.
+    pub is_alternative: bool,
+}
+
+/// What one condition of a trigger decided alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// The trigger held, and would not have without it.
+    pub fired: bool,
+    /// The trigger did not hold, and would have with it.
+    pub kept_silent: bool,
+}
+
 /// A condition with its value.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -225,6 +243,29 @@ impl Plan {
         measured
     }
 
+    /// The conditions of the trigger, one by one, from left to right.
+    pub fn leaves(&self) -> Vec<Leaf> {
+        let mut leaves = Vec::new();
+        self.trigger.iter().for_each(|check| check.leaves(false, &mut leaves));
+        leaves
+    }
+
+    /// Notes for each condition of the trigger whether the verdict hangs on it alone.
+    pub fn note_decisive(&self, reading: &Reading<'_>, decided: &mut Vec<Decided>) {
+        let mut verdicts = Vec::new();
+        self.trigger.iter().for_each(|check| check.leaf_verdicts(self.tick, reading, &mut verdicts));
+        decided.resize(verdicts.len(), Decided::default());
+        let total = together(&self.trigger, &verdicts);
+        for (place, decided) in decided.iter_mut().enumerate() {
+            let mut other = verdicts.clone();
+            other[place] = !other[place];
+            if together(&self.trigger, &other) != total {
+                decided.fired |= total;
+                decided.kept_silent |= !total;
+            }
+        }
+    }
+
     /// The length and bucket width of the window that alerts show.
     pub fn span(&self) -> Span {
         self.layout.span(self.window)
@@ -290,6 +331,42 @@ impl Check {
                     check.measure(tick, reading, measured);
                 }
             }
+        }
+    }
+
+    fn leaves(&self, is_alternative: bool, leaves: &mut Vec<Leaf>) {
+        let limit = |comparison: &Comparison| match comparison {
+            Comparison::Between(low, high) => format!("between {} and {}", low.as_f64(), high.as_f64()),
+            other => format!("{} {}", other.name(), other.limit().as_f64()),
+        };
+        match self {
+            Self::Threshold { name, comparison, .. } => {
+                leaves.push(Leaf { text: format!("{name} {}", limit(comparison)), is_alternative });
+            }
+            Self::Spike { name, comparison, .. } => {
+                let text = format!("{name} {} times before", limit(comparison));
+                leaves.push(Leaf { text, is_alternative });
+            }
+            Self::Any(checks) => checks.iter().for_each(|check| check.leaves(checks.len() > 1, leaves)),
+            Self::All(checks) => checks.iter().for_each(|check| check.leaves(is_alternative, leaves)),
+        }
+    }
+
+    fn leaf_verdicts(&self, tick: Duration, reading: &Reading<'_>, verdicts: &mut Vec<bool>) {
+        match self {
+            Self::Threshold { .. } | Self::Spike { .. } => verdicts.push(self.verdict(tick, reading).holds),
+            Self::Any(checks) | Self::All(checks) => {
+                checks.iter().for_each(|check| check.leaf_verdicts(tick, reading, verdicts));
+            }
+        }
+    }
+
+    /// The verdict from those of its conditions, which it takes from the front.
+    fn put_together(&self, verdicts: &mut impl Iterator<Item = bool>) -> bool {
+        match self {
+            Self::Threshold { .. } | Self::Spike { .. } => verdicts.next().unwrap_or(false),
+            Self::Any(checks) => holding(checks, verdicts) > 0,
+            Self::All(checks) => holding(checks, verdicts) == checks.len(),
         }
     }
 
@@ -786,6 +863,15 @@ fn peak(gauges: &Gauges, layout: &Layout, window: WindowRef, columns: &Columns) 
             buckets.into_values().max().unwrap_or(0)
         }
     }
+}
+
+fn together(checks: &[Check], verdicts: &[bool]) -> bool {
+    holding(checks, &mut verdicts.iter().copied()) == checks.len()
+}
+
+/// How many of these hold. Every verdict is taken, whatever the first ones say.
+fn holding(checks: &[Check], verdicts: &mut impl Iterator<Item = bool>) -> usize {
+    checks.iter().filter(|check| check.put_together(verdicts)).count()
 }
 
 fn all(verdicts: impl Iterator<Item = Verdict>) -> Verdict {

@@ -140,6 +140,19 @@ impl Comparison {
         }
     }
 
+    /// The operator as people write it: `>=`.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Less(_) => "<",
+            Self::LessOrEqual(_) => "<=",
+            Self::Greater(_) => ">",
+            Self::GreaterOrEqual(_) => ">=",
+            Self::Equal(_) => "=",
+            Self::NotEqual(_) => "!=",
+            Self::Between(..) => "between",
+        }
+    }
+
     /// The same comparison with another limit; a range becomes "at least".
     #[must_use]
     pub fn with_limit(self, limit: Quantity) -> Self {

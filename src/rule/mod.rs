@@ -8,8 +8,10 @@ pub mod catalogue;
 pub mod compile;
 pub mod cost;
 pub mod diagnose;
+pub mod explain;
 pub mod kind;
 pub mod literal;
+pub mod navigator;
 pub mod render;
 pub mod schema;
 pub mod sheet;
@@ -24,6 +26,7 @@ mod fact;
 mod field;
 mod habit;
 mod index;
+mod knob;
 mod metric;
 mod observation;
 mod pattern;
@@ -41,10 +44,13 @@ pub use definition::{
     Life, Limits, Metadata, Method, NoData, Period, Presentation, Realert, Rule, RuleStatus, Season, Severity, Spike,
     Trigger, When,
 };
-pub use evaluate::{Check, Exactness, Gauge, MAX_EXACT, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks};
+pub use evaluate::{
+    Check, Decided, Exactness, Gauge, Leaf, MAX_EXACT, Measured, Plan, Reading, ValueSource, Verdict, moment, ticks,
+};
 pub use fact::{Decider, Fact};
 pub use field::{Field, Value};
 pub use habit::{Expectation, Habit};
+pub use knob::{Knob, Scale};
 pub use metric::{Comparison, Metric, Quantity, Sum, Threshold};
 pub use observation::{Host, Observation};
 pub use pattern::{Numbers, Pattern, TextPattern, Texts};

@@ -389,7 +389,8 @@ fn junit(report: &Report) -> String {
     text
 }
 
-fn xml(text: &str) -> String {
+/// The text inside of XML; what XML cannot hold is shown as an escape.
+pub fn xml(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

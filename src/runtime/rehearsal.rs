@@ -1,6 +1,6 @@
 //! Runs the tests of rules: the engine of production under a clock that the test moves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::alert::{Alert, DocumentKind, Notification};
 use crate::attribution::FlowUpdate;
-use crate::engine::{Engine, Output, RemoteFacts, Settings};
+use crate::engine::{Decisions, Engine, Output, RemoteFacts, Settings, Silence};
 use crate::flow::{Direction, FlowKey, LocalAddresses};
 use crate::packet::{FiveTuple, Fragment, FrameDirection, Packet};
 use crate::rule::case::{Case, Event, Expectation, Expected, ExpectedState};
@@ -22,6 +22,8 @@ use crate::units::{Bytes, Packets};
 pub struct Outcome {
     /// The test.
     pub name: String,
+    /// Where it was written.
+    pub span: Span,
     /// What was otherwise than expected; empty if the test passed.
     pub failures: Vec<Failure>,
     /// Alerts that fired.
@@ -48,6 +50,8 @@ pub struct Shown {
     pub silent: BTreeSet<Arc<str>>,
     /// Exceptions that let something pass: rule and exception.
     pub exceptions: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Conditions that decided alone, in the way that counts: rule and the condition's place.
+    pub decisive: BTreeSet<(Arc<str>, usize)>,
 }
 
 /// How an alert stands.
@@ -98,7 +102,8 @@ pub fn run(case: &Case, all: &RuleSet) -> Outcome {
         failures.extend(rehearsal.unexpected());
     }
     failures.sort_by_key(|failure| failure.span);
-    let mut shown = Shown { exceptions: exceptions_used(case, &rules, &host), ..Shown::default() };
+    let exceptions = exceptions_used(case, &rules, &host);
+    let mut shown = Shown { exceptions, decisive: rehearsal.decisive(), ..Shown::default() };
     for rule in &rules.rules {
         let id = Arc::clone(&rule.metadata.id);
         if rehearsal.fired().any(|fired| fired.rule == id) {
@@ -107,7 +112,7 @@ pub fn run(case: &Case, all: &RuleSet) -> Outcome {
             shown.silent.insert(id);
         }
     }
-    Outcome { name: case.name.clone(), failures, fired: rehearsal.fired().count(), shown }
+    Outcome { name: case.name.clone(), span: case.span, failures, fired: rehearsal.fired().count(), shown }
 }
 
 struct Rehearsal<'a> {
@@ -118,13 +123,16 @@ struct Rehearsal<'a> {
     reached: Duration,
     standings: BTreeMap<Arc<str>, Standing>,
     said: Vec<Notification>,
+    /// When the source falls silent and is back, still to come.
+    silences: VecDeque<(Duration, Silence)>,
 }
 
 impl<'a> Rehearsal<'a> {
     fn new(case: &'a Case, rules: Arc<RuleSet>, host: Arc<Host>) -> Self {
         let addresses: BTreeSet<IpNet> =
             case.events.iter().map(|event| event.flow.key.local.address.ip().into()).collect();
-        let settings = Settings { local: LocalAddresses::new(addresses), host, ..Settings::default() };
+        let local = LocalAddresses::new(addresses);
+        let settings = Settings { local, host, decisions: Decisions::On, ..Settings::default() };
         let mut engine = Engine::new(settings, rules);
         engine.handle_timeout(case.start);
         Self {
@@ -135,10 +143,12 @@ impl<'a> Rehearsal<'a> {
             reached: Duration::ZERO,
             standings: BTreeMap::new(),
             said: Vec::new(),
+            silences: silences(case),
         }
     }
 
     fn happen(&mut self, event: &Event) {
+        self.fall_silent(event.at);
         let flow = &event.flow;
         let timestamp = self.case.start.after(event.at);
         let mut counters = flow.counters;
@@ -199,7 +209,37 @@ impl<'a> Rehearsal<'a> {
         self.engine.handle_owned_packet(&packet, &event.flow.attribution);
     }
 
+    /// Lets the source fall silent and come back, as far as it does by then.
+    fn fall_silent(&mut self, until: Duration) {
+        while self.silences.front().is_some_and(|(at, _)| *at <= until) {
+            let Some((at, silence)) = self.silences.pop_front() else { return };
+            self.engine.handle_timeout(self.case.start.after(at));
+            self.engine.handle_silence(silence);
+            self.drain();
+        }
+    }
+
+    /// Conditions that decided alone: of alternatives by making the rule fire, of others by keeping it silent.
+    fn decisive(&self) -> BTreeSet<(Arc<str>, usize)> {
+        let mut decisive = BTreeSet::new();
+        for (rule, decisions) in self.engine.decisions() {
+            for (place, (leaf, decided)) in decisions.into_iter().enumerate() {
+                let decides = if leaf.is_alternative { decided.fired } else { decided.kept_silent };
+                if decides {
+                    decisive.insert((Arc::clone(rule), place));
+                }
+            }
+        }
+        decisive
+    }
+
+    fn is_pending(&self, expectation: &Expectation, group: &[(String, String)]) -> bool {
+        let windows = self.engine.live_windows(expectation.rule.as_deref(), usize::MAX);
+        windows.iter().any(|window| window.state == "pending" && is_group(&window.group, group))
+    }
+
     fn advance(&mut self, to: Duration) {
+        self.fall_silent(to);
         self.reached = self.reached.max(to);
         self.engine.handle_timeout(self.case.start.after(to));
         self.drain();
@@ -236,13 +276,19 @@ impl<'a> Rehearsal<'a> {
         };
         let about: Vec<&Standing> = self
             .fired()
-            .filter(|standing| self.is_about(standing, expectation) && is_group(&standing.last, group))
+            .filter(|standing| self.is_about(standing, expectation) && is_group(&standing.last.group, group))
             .collect();
         let wanted = match state {
             ExpectedState::Inactive => {
                 return match about.iter().find(|standing| standing.state == ExpectedState::Firing) {
                     Some(standing) => fail(format!("`{}` fires for {}", standing.rule, group_text(&standing.last))),
                     None => None,
+                };
+            }
+            ExpectedState::Pending => {
+                return match self.is_pending(expectation, group) {
+                    true => None,
+                    false => fail("no alert of this group is pending".to_owned()),
                 };
             }
             other => *other,
@@ -325,7 +371,7 @@ impl<'a> Rehearsal<'a> {
                 Expected::State { state, group, .. } => {
                     *state != ExpectedState::Inactive
                         && self.is_about(standing, expectation)
-                        && is_group(&standing.last, group)
+                        && is_group(&standing.last.group, group)
                 }
                 // Who counts notifications knows of them.
                 Expected::Notifications { .. } => self.is_about(standing, expectation),
@@ -364,10 +410,18 @@ fn exceptions_used(case: &Case, rules: &RuleSet, host: &Host) -> BTreeSet<(Arc<s
     used
 }
 
-fn is_group(alert: &Alert, wanted: &[(String, String)]) -> bool {
+fn is_group(group: &[(&'static str, Value)], wanted: &[(String, String)]) -> bool {
     wanted
         .iter()
-        .all(|(field, text)| alert.group.iter().any(|(name, value)| *name == field.as_str() && plain(value) == *text))
+        .all(|(field, text)| group.iter().any(|(name, value)| *name == field.as_str() && plain(value) == *text))
+}
+
+/// When the source falls silent and is back, in order.
+fn silences(case: &Case) -> VecDeque<(Duration, Silence)> {
+    let mut silences: Vec<(Duration, Silence)> =
+        case.gaps.iter().flat_map(|(from, to)| [(*from, Silence::Began), (*to, Silence::Ended)]).collect();
+    silences.sort_by_key(|(at, _)| *at);
+    silences.into()
 }
 
 fn plain(value: &Value) -> String {
@@ -401,6 +455,7 @@ fn limit(comparison: Comparison) -> String {
 fn word(state: ExpectedState) -> &'static str {
     match state {
         ExpectedState::Inactive => "is inactive",
+        ExpectedState::Pending => "is pending",
         ExpectedState::Firing => "fires",
         ExpectedState::Resolved => "has resolved",
     }

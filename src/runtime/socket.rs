@@ -12,13 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::alert::{Delivery, DeliveryState, Silence};
 use crate::dispatch::{ControlError, DispatchControl, Retry};
+use crate::engine::{Engine, ExceptionUsage};
+use crate::runtime::control::Control;
 use crate::runtime::watching;
 
 /// One question or order.
@@ -80,6 +83,26 @@ pub enum Request {
         /// To which output.
         name: String,
     },
+    /// The groups nearest to their limits, the nearest first.
+    Windows {
+        /// Of which rule; of all where it is absent.
+        rule: Option<String>,
+        /// So many at most.
+        most: usize,
+    },
+    /// What each exception of each rule hid.
+    Exceptions,
+}
+
+/// Who answers what is asked: the thread that delivers, and the one that runs the engine.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// Asks and tells the dispatcher.
+    pub dispatch: DispatchControl,
+    /// Reaches the engine; without it there is none to ask.
+    pub engine: Option<Sender<Control>>,
+    /// How the watching goes.
+    pub watching: watching::Shared,
 }
 
 /// The socket of a program that runs; gone when this is dropped.
@@ -93,7 +116,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// Where the socket cannot be made, or another program listens there.
-    pub fn start(directory: &Path, control: DispatchControl, watching: watching::Shared) -> std::io::Result<Self> {
+    pub fn start(directory: &Path, desk: Desk) -> std::io::Result<Self> {
         let path = path(directory);
         if UnixStream::connect(&path).is_ok() {
             let reason = format!("another egret listens at `{}`", path.display());
@@ -108,7 +131,7 @@ impl ControlSocket {
         let serving = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new().name("egret-control".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                serve_apart(stream, &control, &watching, &serving);
+                serve_apart(stream, &desk, &serving);
             }
         })?;
         Ok(Self { path })
@@ -147,14 +170,14 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
-fn serve_apart(stream: UnixStream, control: &DispatchControl, watching: &watching::Shared, serving: &Arc<AtomicUsize>) {
+fn serve_apart(stream: UnixStream, desk: &Desk, serving: &Arc<AtomicUsize>) {
     if serving.fetch_add(1, Ordering::Relaxed) >= MOST_SERVED {
         serving.fetch_sub(1, Ordering::Relaxed);
         return;
     }
-    let (control, watching, done) = (control.clone(), Arc::clone(watching), Arc::clone(serving));
+    let (desk, done) = (desk.clone(), Arc::clone(serving));
     let thread = std::thread::Builder::new().name("egret-control".into()).spawn(move || {
-        if let Err(error) = serve(&stream, &control, &watching) {
+        if let Err(error) = serve(&stream, &desk) {
             tracing::debug!(%error, "a control connection ended early");
         }
         done.fetch_sub(1, Ordering::Relaxed);
@@ -164,7 +187,7 @@ fn serve_apart(stream: UnixStream, control: &DispatchControl, watching: &watchin
     }
 }
 
-fn serve(stream: &UnixStream, control: &DispatchControl, watching: &watching::Shared) -> std::io::Result<()> {
+fn serve(stream: &UnixStream, desk: &Desk) -> std::io::Result<()> {
     stream.set_read_timeout(Some(IDLE_FOR))?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -174,7 +197,7 @@ fn serve(stream: &UnixStream, control: &DispatchControl, watching: &watching::Sh
             return Ok(());
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => match perform(request, control, watching) {
+            Ok(request) => match perform(request, desk) {
                 Ok(value) => json!({"ok": value}),
                 Err(error) => json!({"error": error.to_string()}),
             },
@@ -185,11 +208,12 @@ fn serve(stream: &UnixStream, control: &DispatchControl, watching: &watching::Sh
     }
 }
 
-fn perform(request: Request, control: &DispatchControl, watching: &watching::Shared) -> Result<Json, ControlError> {
+fn perform(request: Request, desk: &Desk) -> Result<Json, ControlError> {
+    let control = &desk.dispatch;
     Ok(match request {
         Request::Status => {
             let mut status = json!(control.status()?);
-            status["watching"] = json!(&**watching.load());
+            status["watching"] = json!(&**desk.watching.load());
             status
         }
         Request::Alerts { most } => json!(control.alerts(most)?),
@@ -215,6 +239,37 @@ fn perform(request: Request, control: &DispatchControl, watching: &watching::Sha
         Request::Retry { .. } => json!(control.retry(Retry::All)?),
         Request::Drop { id } => json!(control.drop_delivery(&id)?),
         Request::TestOutput { name } => json!(control.test(&name)?),
+        Request::Windows { rule, most } => ask_engine(desk, move |engine| {
+            let windows = engine.live_windows(rule.as_deref(), most.min(MOST_WINDOWS));
+            json!({ "at": engine.windows_at(), "windows": windows })
+        })?,
+        Request::Exceptions => ask_engine(desk, |engine| {
+            let usage = engine.exception_usage();
+            Json::Array(usage.map(|(rule, name, usage)| exception(rule, name, usage)).collect())
+        })?,
+    })
+}
+
+/// Lets the engine's own thread look, and waits for what it saw.
+fn ask_engine(desk: &Desk, look: impl FnOnce(&Engine) -> Json + Send + 'static) -> Result<Json, ControlError> {
+    let engine = desk.engine.as_ref().ok_or(ControlError::NoAnswer)?;
+    let (answer, answered) = bounded(1);
+    let ask = move |engine: &mut Engine| {
+        // Whoever asked may have given up.
+        let _ = answer.send(look(engine));
+    };
+    engine.send(Control::Ask(Box::new(ask))).map_err(|_| ControlError::NoAnswer)?;
+    answered.recv_timeout(ENGINE_WITHIN).map_err(|_| ControlError::NoAnswer)
+}
+
+fn exception(rule: &str, name: &str, usage: &ExceptionUsage) -> Json {
+    json!({
+        "rule": rule,
+        "exception": name,
+        "hits": usage.hits,
+        "bytes": usage.bytes,
+        "last": usage.last,
+        "since": usage.since,
     })
 }
 
@@ -238,5 +293,9 @@ fn shown(state: DeliveryState, delivery: &Delivery) -> Json {
 const MOST_SERVED: usize = 16;
 const LONGEST_REQUEST: u64 = 1 << 20;
 const IDLE_FOR: Duration = Duration::from_secs(60);
+/// Windows that are told at once.
+const MOST_WINDOWS: usize = 10_000;
+/// The engine answers between two ticks.
+const ENGINE_WITHIN: Duration = Duration::from_secs(10);
 /// A test waits for its receiver.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);

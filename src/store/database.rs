@@ -177,7 +177,7 @@ pub(super) fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreErr
     Ok(aside)
 }
 
-const FILE: &str = "egret.db";
+pub(super) const FILE: &str = "egret.db";
 
 const SCHEMA: &str = "
 BEGIN IMMEDIATE;

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod database;
+pub mod journal;
 mod keep;
 
 pub use checkpoints::Checkpoints;

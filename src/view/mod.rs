@@ -2,8 +2,10 @@
 //!
 //! Pure.
 
+mod delta;
 mod flow;
 mod owner;
 
+pub use delta::{DeltaError, DeltaLine};
 pub use flow::{FLOW_COLUMNS, FlowView};
 pub use owner::OwnerView;

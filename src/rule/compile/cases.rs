@@ -81,7 +81,16 @@ impl Compiler<'_> {
             Some(node) => self.word(node, &["fail", "ignore"])? == "fail",
             None => true,
         };
-        (self.errors() == before).then_some(Case { name, span: name_node.span, rules, start, events, expect, strict })
+        (self.errors() == before).then_some(Case {
+            name,
+            span: name_node.span,
+            rules,
+            start,
+            events,
+            gaps,
+            expect,
+            strict,
+        })
     }
 
     fn gaps(&mut self, node: &Node) -> Vec<(Duration, Duration)> {
@@ -249,9 +258,9 @@ impl Compiler<'_> {
         let at = self.duration(at)?;
         let state = match node.child("state") {
             Some(node) => match self.word(node, &["inactive", "pending", "firing", "resolved"])? {
+                "pending" => ExpectedState::Pending,
                 "firing" => ExpectedState::Firing,
                 "resolved" => ExpectedState::Resolved,
-                // Nobody hears of a pending alert.
                 _ => ExpectedState::Inactive,
             },
             None => ExpectedState::Firing,

@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use crate::names::DomainSet;
 use crate::packet::Protocol;
 use crate::rule::catalogue as code;
-use crate::rule::compile::Compiler;
+use crate::rule::compile::{Compiler, Parts};
 use crate::rule::diagnose::{Diagnostic, Span};
 use crate::rule::kind::{Kind, operator};
 use crate::rule::literal::{self, BadLiteral};
@@ -137,7 +137,13 @@ impl Compiler<'_> {
                 self.condition(&entry.value, depth + 1).map(negation)
             }
             name => match Field::from_name(name) {
-                Some(field) => self.condition_of_field(field, &entry.value, entry.key.span),
+                Some(field) => {
+                    let condition = self.condition_of_field(field, &entry.value, entry.key.span);
+                    if let (Parts::Kept, Some(condition)) = (self.options.parts, &condition) {
+                        self.parts.insert((entry.key.span.source, entry.key.span.start), condition.clone());
+                    }
+                    condition
+                }
                 None => {
                     self.unknown_field(name, entry.key.span, &["all", "any", "not"]);
                     None
