@@ -34,6 +34,21 @@ fn every_rule_compiles_or_says_why_not() {
         }
     }
     assert_eq!(made + refused, 97);
+    if let Some(expected) = data::path("expected/sigma.json") {
+        let expected: serde_json::Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
+        let listed: Vec<String> = expected["files"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|file| file["file"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
+            .collect();
+        let read: Vec<String> =
+            paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        let (mut listed, mut read) = (listed, read);
+        listed.sort();
+        read.sort();
+        assert_eq!(listed, read, "every rule that is listed was tried");
+    }
     assert!(made >= 60, "{made} made, {refused} refused");
 }
 
