@@ -122,6 +122,12 @@ fn flow(argument: &str) -> anyhow::Result<Given> {
         for key in OF_WHOLE_FLOWS {
             object.remove(*key);
         }
+        for key in ["owner", "suspects"] {
+            for owner in object.get_mut(key).map(objects).unwrap_or_default() {
+                // It follows from the command line.
+                owner.remove("script");
+            }
+        }
         if object.get("evidence").is_some_and(|evidence| evidence == "none") {
             object.remove("evidence");
         }
@@ -142,6 +148,15 @@ fn flow(argument: &str) -> anyhow::Result<Given> {
     }
     let sheet = FlowSheet::read(&entries).map_err(|bad| anyhow!("the flow's `{}`: {}", bad.key, bad.message))?;
     Ok(Given::Sheet(Box::new(sheet)))
+}
+
+/// The object that a value is, or those that it lists.
+fn objects(value: &mut Json) -> Vec<&mut serde_json::Map<String, Json>> {
+    match value {
+        Json::Object(object) => vec![object],
+        Json::Array(elements) => elements.iter_mut().filter_map(Json::as_object_mut).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn words(key: &str, value: &Json) -> anyhow::Result<Vec<String>> {
