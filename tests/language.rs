@@ -29,6 +29,7 @@ const MATCHES: &[(&str, &str, &str)] = &[
     ("args: {all: {prefix: a}}", "args: [ab, ac]", "args: [ab, b]"),
     ("args: {none: {prefix: b}}", "args: [ab, ac]", "args: [ab, b]"),
     ("args: {any: {like: \"*.gpg\"}}", "args: [x, y.gpg]", "args: [x, y.gz]"),
+    ("script: /tmp/sync.py", "exe: /usr/bin/python3, cmdline: python3 /tmp/sync.py --all", "exe: /a, cmdline: a /b"),
     ("cwd: /srv/**", "exe: /a, cwd: /srv/data", "exe: /a, cwd: /home"),
     ("pid: 42", "exe: /a, pid: 42", "exe: /a, pid: 43"),
     ("ppid: 7", "exe: /a, parent.exe: /b, ppid: 7", "exe: /a, parent.exe: /b, ppid: 8"),
