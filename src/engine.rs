@@ -26,7 +26,7 @@ use self::health::Health;
 pub use self::inspect::{LiveWindow, WindowCondition};
 pub use self::settings::{Decisions, Deltas, Descriptions, Output, Owners, Records, Settings, Silence, Statistics};
 pub use self::watch::ExceptionUsage;
-use self::watch::{Bound, Happened, Moment, Watch};
+use self::watch::{Bound, Happened, Moment, Told, Watch};
 use crate::alert::{Notification, Problem, Sighting};
 use crate::attribution::{
     Attribution, Evidence, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason,
@@ -471,6 +471,11 @@ impl Engine {
         &self.settings
     }
 
+    /// The keys of the alerts that fire, whether they were said or not.
+    pub fn firing_keys(&self) -> std::collections::BTreeSet<Arc<str>> {
+        self.watches.iter().flat_map(Watch::firing_keys).collect()
+    }
+
     /// What a restart must not lose.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
@@ -707,7 +712,7 @@ impl Engine {
         for watch in &mut self.watches {
             let told = watch.evaluate(&now);
             watch.expire(&now);
-            self.outputs.extend(told.into_iter().map(Output::Notification));
+            self.outputs.extend(told.into_iter().map(Told::into_output));
         }
         let statistics = self.statistics();
         self.statistics.group_bytes = statistics.group_bytes;

@@ -11,6 +11,7 @@ use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
 use serde_json::Value as Json;
 
 use crate::support::alerts::{self, alert};
+use crate::support::certificates::Certificates;
 use crate::support::rsyslog::{free_port, is_listening};
 use crate::support::scripted::{Answer, ScriptedReceiver};
 use crate::support::wait;
@@ -23,7 +24,7 @@ fn each_service_is_asked_in_its_own_way() {
     let base = format!("http://127.0.0.1:{}", receiver.port);
     let hook = secret(directory.path(), "hook", &format!("{base}/services/T0/B0/s3cret"));
     let (token, hook) = (token.display(), hook.display());
-    let common = "allow_insecure: true, group: false";
+    let common = "allow_insecure: true, group: false, coalesce: both";
     let outputs = format!(
         "
 slack: {{type: slack, url_file: '{hook}', {common}}}
@@ -99,6 +100,11 @@ fn wrong_settings_are_refused_before_anything_is_sent() {
         ("{type: pagerduty}", "pagerduty needs `token_file`"),
         ("{type: generic, url: 'https://x.example.org/', template: '{% if %}'}", "the template is wrong"),
         ("{type: command, program: /bin/sh}", "is not among the `commands`"),
+        ("{type: webhook}", "give `url` or `url_file`"),
+        ("{type: webhook, url: 'https://x.example.org', headers: {Authorization: Bearer x}}", "`authorization_file`"),
+        ("{type: loki, url: 'https://x.example.org', headers: {X-Api-Key: x}}", "must not hold a secret"),
+        ("{type: webhook, url: 'https://user:pw@x.example.org/'}", "holds a user or a password"),
+        ("{type: slack, url: 'https://x.example.org', urls: ['https://y.example.org']}", "`urls` means nothing"),
     ] {
         let settings = settings(&format!("x: {output}"));
         let origin = Origin { host: alerts::host(), pid: 1 };
@@ -137,20 +143,29 @@ fn alertmanager_shows_an_alert_until_it_is_resolved() {
 }
 
 #[test]
-fn syslog_ng_reads_the_same_fields() {
+fn syslog_ng_reads_the_same_fields_over_every_transport() {
     let directory = tempfile::tempdir().unwrap();
-    let (port, folder) = (free_port(), directory.path().display().to_string());
+    let certificates = Certificates::new(directory.path(), &["localhost"]);
+    let (tcp, udp, tls, folder) = (free_port(), free_port(), free_port(), directory.path().display().to_string());
     let config = directory.path().join("syslog-ng.conf");
+    let keys = "--key PRI --key MSGID --key HOST --key PROGRAM --key MESSAGE --key .SDATA.*";
     let text = format!(
         "@version: 3.38
 options {{ keep-hostname(yes); }};
-source s {{ syslog(transport(\"tcp\") ip(127.0.0.1) port({port})); }};
-destination d {{ file(\"{folder}/received\" template(\"$(format-json --key PRI --key MSGID --key HOST --key MESSAGE --key .SDATA.*)\\n\")); }};
+source s {{
+    syslog(transport(\"tcp\") ip(127.0.0.1) port({tcp}));
+    syslog(transport(\"udp\") ip(127.0.0.1) port({udp}));
+    syslog(transport(\"tls\") ip(127.0.0.1) port({tls}) tls(key-file(\"{key}\") cert-file(\"{certificate}\")
+        ca-file(\"{authority}\") peer-verify(required-trusted)));
+}};
+destination d {{ file(\"{folder}/received\" template(\"$(format-json {keys})\\n\")); }};
 log {{ source(s); destination(d); }};
-"
+",
+        key = certificates.key.display(),
+        certificate = certificates.certificate.display(),
+        authority = certificates.authority.display(),
     );
     std::fs::write(&config, text).unwrap();
-    // Where the set-up unpacks it, since it cannot be installed beside rsyslog.
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/syslog-ng");
     let libraries = unpacked.join("usr/lib/syslog-ng");
     let mut command = Command::new(unpacked.join("usr/sbin/syslog-ng"));
@@ -159,19 +174,41 @@ log {{ source(s); destination(d); }};
     for (option, name) in [("-R", "persist"), ("-p", "pid"), ("-c", "control")] {
         command.arg(option).arg(directory.path().join(name));
     }
-    let Some(_server) = Server::start(command, port) else { return };
-    let output = format!("x: {{type: syslog, transport: tcp, framing: octet, address: '127.0.0.1:{port}'}}");
-    let dispatcher = start(&output);
+    let Some(_server) = Server::start(command, tls) else { return };
+    let ca = certificates.authority.display();
+    let own = format!(
+        "certificate_file: '{}', key_file: '{}'",
+        certificates.certificate.display(),
+        certificates.key.display()
+    );
+    let dispatcher = start(&format!(
+        "
+tcp: {{type: syslog, transport: tcp, framing: octet, address: '127.0.0.1:{tcp}', app_name: tcp}}
+udp: {{type: syslog, transport: udp, address: '127.0.0.1:{udp}', max_size: 4096, app_name: udp}}
+tls: {{type: syslog, transport: tls, address: 'localhost:{tls}', app_name: tls, tls: {{ca_file: '{ca}', {own}}}}}
+nobody: {{type: syslog, transport: tls, address: 'localhost:{tls}', app_name: nobody, tls: {{ca_file: '{ca}'}}}}
+"
+    ));
     dispatcher.submit(alert(Firing, "k1", b"sh -c \"echo ']' \\ = | x\"\nsecond\xff"));
-    let line = wait::until("the message", || {
-        std::fs::read_to_string(directory.path().join("received")).ok()?.lines().next().map(str::to_owned)
+    let lines = wait::until("three messages", || {
+        let text = std::fs::read_to_string(directory.path().join("received")).ok()?;
+        let lines: Vec<Json> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (lines.iter().filter(|line| line["MSGID"] == "ALERT").count() >= 3).then_some(lines)
     });
-    let read: Json = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-    let data = read.pointer("/_SDATA/egress@32473").or_else(|| read.pointer("/SDATA/egress@32473"));
-    let data = data.unwrap_or_else(|| panic!("{line}"));
-    assert_eq!((&data["key"], &data["dst"]), (&"k1".into(), &"203.0.113.7".into()), "{line}");
-    assert_eq!(data["cmdline"], r#"sh -c "echo ']' \ = | x"\nsecond\xff"#);
-    assert_eq!((&read["MSGID"], &read["HOST"]), (&"ALERT".into(), &"web-07".into()), "{line}");
+    for program in ["tcp", "udp", "tls"] {
+        let line = lines.iter().find(|line| line["PROGRAM"] == program && line["MSGID"] == "ALERT");
+        let line = line.unwrap_or_else(|| panic!("{program}: {lines:?}"));
+        let data = line.pointer("/_SDATA/egress@32473").or_else(|| line.pointer("/SDATA/egress@32473"));
+        let data = data.unwrap_or_else(|| panic!("{line}"));
+        assert_eq!((&data["key"], &data["dst"]), (&"k1".into(), &"203.0.113.7".into()), "{line}");
+        assert_eq!(data["cmdline"], r#"sh -c "echo ']' \ = | x"\nsecond\xff"#, "{line}");
+        assert_eq!((&line["HOST"], &line["PRI"]), (&"web-07".into(), &"83".into()), "{line}");
+    }
+    assert!(!lines.iter().any(|line| line["PROGRAM"] == "nobody"), "without a certificate: {lines:?}");
+    let status = wait::until("the refusal", || {
+        dispatcher.status().filter(|status| status.outputs["nobody"].last_error.is_some())
+    });
+    assert!(status.outputs["nobody"].waiting > 0, "{status:?}");
 }
 
 /// A server that ends with the test.

@@ -7,6 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bstr::ByteSlice;
+use serde::ser::SerializeMap;
+
 use crate::alert::{PacketFile, PacketsWanted};
 use crate::attribution::Container;
 use crate::packet::Address;
@@ -270,6 +275,7 @@ pub struct ProcessFacts {
     #[serde(flatten)]
     pub executable: ExecutableFacts,
     /// The command line, arguments joined by spaces.
+    #[serde(flatten, serialize_with = "serialize_cmdline")]
     pub cmdline: Value,
     /// Its start.
     pub started_at: Option<Timestamp>,
@@ -290,6 +296,7 @@ pub struct ProcessFacts {
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ExecutableFacts {
     /// Its path.
+    #[serde(flatten, serialize_with = "serialize_exe")]
     pub exe: Value,
     /// What kind of file it is.
     #[serde(rename = "exe_kind")]
@@ -320,8 +327,10 @@ pub struct Parent {
     /// Process id.
     pub pid: u32,
     /// Its executable.
+    #[serde(flatten, serialize_with = "serialize_exe")]
     pub exe: Value,
     /// Its command line.
+    #[serde(flatten, serialize_with = "serialize_cmdline")]
     pub cmdline: Value,
 }
 
@@ -391,6 +400,30 @@ pub struct Problem {
     pub details: BTreeMap<&'static str, String>,
     /// Whether it has ended.
     pub resolved: bool,
+}
+
+fn serialize_cmdline<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    serialize_lossless(value, ["cmdline", "cmdline_bytes_b64"], serializer)
+}
+
+fn serialize_exe<S: serde::Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    serialize_lossless(value, ["exe", "exe_bytes_b64"], serializer)
+}
+
+/// The text under the first name and, where it is no UTF-8 and so not all of it can be read, its bytes under the second.
+fn serialize_lossless<S: serde::Serializer>(
+    value: &Value,
+    [name, bytes_name]: [&'static str; 2],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry(name, value)?;
+    if let Value::Text(text) = value
+        && text.to_str().is_err()
+    {
+        map.serialize_entry(bytes_name, &STANDARD.encode(text))?;
+    }
+    map.end()
 }
 
 fn serialize_pairs<S: serde::Serializer>(pairs: &[(&'static str, Value)], serializer: S) -> Result<S::Ok, S::Error> {

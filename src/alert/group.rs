@@ -32,6 +32,15 @@ pub struct Waits {
     pub repeat: Option<Duration>,
 }
 
+/// How much of an alert is said that changed several times while its group waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// The last word alone.
+    Last,
+    /// Each of them, in their order.
+    Each,
+}
+
 /// A group that is due.
 #[derive(Debug, Clone)]
 pub struct Due {
@@ -58,6 +67,8 @@ struct Group {
 #[derive(Debug)]
 struct Member {
     last: Arc<Notification>,
+    /// What came before it and was not sent either.
+    earlier: Vec<Arc<Notification>>,
     /// Whether this has not been sent yet.
     news: bool,
     /// Whether any word of this alert has been sent.
@@ -66,7 +77,14 @@ struct Member {
 
 impl Groups {
     /// Adds an alert's last word to its group.
-    pub fn handle(&mut self, labels: Labels, waits: Waits, notification: Arc<Notification>, now: Timestamp) {
+    pub fn handle(
+        &mut self,
+        labels: Labels,
+        waits: Waits,
+        notification: Arc<Notification>,
+        words: Words,
+        now: Timestamp,
+    ) {
         let group = self.groups.entry(labels).or_insert_with(|| Group {
             waits,
             members: BTreeMap::new(),
@@ -78,8 +96,16 @@ impl Groups {
             group.first = now;
         }
         let key: Arc<str> = notification.key().into();
-        let known = group.members.get(&key).is_some_and(|member| member.known);
-        group.members.insert(key, Member { last: notification, news: true, known });
+        let before = group.members.remove(&key);
+        let known = before.as_ref().is_some_and(|member| member.known);
+        let unsaid = before.filter(|member| member.news && words == Words::Each);
+        let mut earlier = unsaid.map_or_else(Vec::new, |mut member| {
+            member.earlier.push(member.last);
+            member.earlier
+        });
+        let beyond = earlier.len().saturating_sub(MOST_EARLIER);
+        earlier.drain(..beyond);
+        group.members.insert(key, Member { last: notification, earlier, news: true, known });
     }
 
     /// A group that is due now.
@@ -127,20 +153,22 @@ impl Group {
     fn send(&mut self, labels: Labels, now: Timestamp) -> Due {
         let reason = self.reason();
         let keys = self.members.iter().filter(|(_, member)| member.news).map(|(key, _)| Arc::clone(key)).collect();
-        let mut notifications: Vec<Arc<Notification>> =
-            self.members.values().map(|member| Arc::clone(&member.last)).collect();
+        let mut members: Vec<&Member> = self.members.values().collect();
         // The worst first, of equals those that fire, of equals the latest; what is last of all tells the rest.
-        notifications.sort_by_key(|notification| {
+        members.sort_by_key(|member| {
             (
-                std::cmp::Reverse(notification.severity()),
-                notification.kind.ends(),
-                std::cmp::Reverse(notification.timestamp),
+                std::cmp::Reverse(member.last.severity()),
+                member.last.kind.ends(),
+                std::cmp::Reverse(member.last.timestamp),
             )
         });
+        let words = |member: &&Member| member.earlier.iter().chain([&member.last]).map(Arc::clone).collect::<Vec<_>>();
+        let mut notifications: Vec<Arc<Notification>> = members.iter().flat_map(words).collect();
         let omitted = notifications.len().saturating_sub(MOST_LISTED);
         notifications.truncate(MOST_LISTED);
         self.members.retain(|_, member| !member.last.kind.ends());
         for member in self.members.values_mut() {
+            member.earlier.clear();
             member.news = false;
             member.known = true;
         }
@@ -173,6 +201,8 @@ impl Group {
     }
 }
 
+/// Unsaid words of one alert that are kept beside its last.
+const MOST_EARLIER: usize = 20;
 /// Alerts that one message lists; further ones are counted.
 const MOST_LISTED: usize = 50;
 
@@ -212,6 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn where_both_are_wanted_both_are_said_in_their_order() {
+        let mut groups = Groups::default();
+        say_as(&mut groups, Words::Each, "a", DocumentKind::Firing, 0);
+        say_as(&mut groups, Words::Each, "a", DocumentKind::Resolved, 3);
+        let kinds = |due: Due| due.notifications.iter().map(|one| one.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(groups.poll(at(10)).unwrap()), [DocumentKind::Firing, DocumentKind::Resolved]);
+        say_as(&mut groups, Words::Each, "a", DocumentKind::Firing, 20);
+        assert_eq!(kinds(groups.poll(at(200)).unwrap()), [DocumentKind::Firing], "what was said is not said again");
+    }
+
+    #[test]
     fn a_storm_is_listed_in_part_and_counted_in_full() {
         let mut groups = Groups::default();
         for index in 0..10_000 {
@@ -222,6 +263,10 @@ mod tests {
     }
 
     fn say(groups: &mut Groups, key: &str, kind: DocumentKind, seconds: i64) {
+        say_as(groups, Words::Last, key, kind, seconds);
+    }
+
+    fn say_as(groups: &mut Groups, words: Words, key: &str, kind: DocumentKind, seconds: i64) {
         let alert = Alert { state: AlertState { key: key.into(), ..AlertState::default() }, ..Alert::default() };
         let notification = Arc::new(Notification::of_alert(kind, at(0), alert));
         let waits = Waits {
@@ -229,7 +274,7 @@ mod tests {
             interval: Duration::from_secs(120),
             repeat: Some(Duration::from_secs(14_400)),
         };
-        groups.handle(vec![("rule".into(), "x".into())], waits, notification, at(seconds));
+        groups.handle(vec![("rule".into(), "x".into())], waits, notification, words, at(seconds));
     }
 
     fn sent(groups: &mut Groups, seconds: i64) -> (String, Reason) {

@@ -43,7 +43,9 @@ pub enum Change {
     Queue(Delivery),
     /// A delivery was made and is held until its group is sent.
     Hold(Delivery),
-    /// A delivery arrived, or became part of another one.
+    /// A delivery arrived.
+    Delivered(Arc<str>, Timestamp),
+    /// A delivery became part of another one, or is not wanted any more.
     Forget(Arc<str>),
     /// An attempt failed.
     Retry {
@@ -86,6 +88,8 @@ pub struct Standing {
     pub waiting: BTreeMap<String, u64>,
     /// Silences, those that have ended among them.
     pub silences: Vec<Silence>,
+    /// Alerts that fired when the last run ended.
+    pub firing: Vec<AlertRecord>,
     /// Where a damaged store was put, where that happened.
     pub set_aside: Option<String>,
 }
@@ -109,6 +113,8 @@ pub enum DeliveryState {
     Held,
     /// It was given up.
     Dead,
+    /// The receiver has it; its bytes are not kept.
+    Delivered,
 }
 
 /// An alert as operators see it.
@@ -130,6 +136,8 @@ pub struct AlertRecord {
     pub summary: String,
     /// What held its notifications back, where something did.
     pub suppressed: Option<String>,
+    /// Whether receivers have heard of it.
+    pub told: bool,
     /// Who takes care of it.
     pub acknowledged_by: Option<String>,
     /// The whole document, as JSON.

@@ -18,7 +18,7 @@ use crate::flow::LocalAddresses;
 use crate::resolve::{Describer, ResolverSettings, Service, Translated};
 use crate::rule::RuleSet;
 use crate::rule::compile::compile;
-use crate::rule::diagnose::Report;
+use crate::rule::diagnose::{Level, Report};
 use crate::rule::render::{Colour, Format, render};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::live::Live;
@@ -90,8 +90,9 @@ pub fn rules_with_lists(source: &RuleSource, outputs: Option<BTreeSet<String>>) 
     if !compiled.report.diagnostics.is_empty() {
         say_report(&compiled.report);
     }
-    if compiled.report.has_errors() {
-        return Err(anyhow!("the rules cannot be used"));
+    let mistake = compiled.report.diagnostics.iter().find(|finding| finding.level == Level::Error);
+    if let Some(first) = mistake {
+        return Err(anyhow!(first.message.clone()).context("the rules cannot be used"));
     }
     let list_files = compiled.list_files.iter().map(PathBuf::from).collect();
     Ok(LoadedRules { rules: Arc::new(compiled.rules), list_files })

@@ -22,6 +22,7 @@ mod input;
 mod lists;
 mod logging;
 mod man;
+mod metrics;
 mod outbox;
 mod output;
 mod record;

@@ -67,6 +67,8 @@ enum State {
     Held,
     /// It was given up.
     Dead,
+    /// The receiver has it.
+    Delivered,
 }
 
 /// Asks or tells the running program.
@@ -78,6 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
                 State::Waiting => DeliveryState::Waiting,
                 State::Held => DeliveryState::Held,
                 State::Dead => DeliveryState::Dead,
+                State::Delivered => DeliveryState::Delivered,
             };
             let answer = arguments.program.ask(&Request::Outbox { state, most: *limit })?;
             let deliveries = answer.as_array().cloned().unwrap_or_default();

@@ -16,6 +16,7 @@ use crate::cli::{input, terminal};
 use crate::config::Settings;
 use crate::dispatch::route::Router;
 use crate::rule::{Field, Metadata, Value};
+use crate::runtime::clock::{Clock, SystemClock};
 use crate::time::Timestamp;
 
 /// What `egret routes` takes.
@@ -38,6 +39,9 @@ enum What {
         /// The outputs that it should reach; anything else is a finding
         #[arg(long, value_name = "OUTPUT,...", value_delimiter = ',')]
         expect: Option<Vec<String>>,
+        /// At which time (RFC 3339), for routes with hours; now where it is not given
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
         /// How to print
         #[arg(long, value_enum, default_value_t)]
         output: OutputFormat,
@@ -46,11 +50,15 @@ enum What {
 
 /// Walks the routing tree of the configuration.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
-    let What::Test { config, alert, expect, output } = &arguments.what;
+    let What::Test { config, alert, expect, at, output } = &arguments.what;
     let settings = Settings::load(config.as_deref()).map_err(input::say_config_error)?;
     let names: Vec<String> = settings.dispatch.outputs.keys().cloned().collect();
     let router = Router::new(&settings.dispatch.routing, &names)?;
-    let reached: BTreeSet<String> = router.receivers(&notification(alert)?).into_keys().collect();
+    let at = match at {
+        Some(at) => at.parse().with_context(|| format!("`{at}` is no point in time such as `2026-05-04T18:00:00Z`"))?,
+        None => SystemClock::start().wall(),
+    };
+    let reached: BTreeSet<String> = router.receivers(&notification(alert)?, at).into_keys().collect();
     let list: Vec<&str> = reached.iter().map(String::as_str).collect();
     match output {
         OutputFormat::Text => writeln!(anstream::stdout().lock(), "{}", list.join(","))?,

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crossbeam_channel::Sender;
 use tracing::{error, info, warn};
 
-use crate::alert::{Ledger, Problem};
+use crate::alert::{Ledger, Notification, Problem};
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments, LoadedRules};
 use crate::cli::terminal;
@@ -63,6 +63,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     if let Some(checkpoints) = &checkpoints {
         resume::restore(&mut engine, checkpoints);
     }
+    let alive = engine.firing_keys();
+    let damaged = checkpoints.as_ref().and_then(|kept| kept.set_aside().map(|path| path.display().to_string()));
     let mut live = input::open_live(&settings, engine, clock)?;
     live = match Packets::start(packet_settings(&settings)) {
         Ok(packets) => live.with_packets(packets),
@@ -75,6 +77,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let ledger = ledger(&settings, clock.wall());
     let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
+    if let Err(error) = dispatcher.control().confirm(alive) {
+        warn!(%error, "alerts of the last run that nobody watches any more are not withdrawn");
+    }
+    if let Some(path) = damaged {
+        dispatcher.submit(Notification::of_problem(clock.now(), windows_set_aside(path)));
+    }
     let desk = Desk { dispatch: dispatcher.control(), engine: Some(sender.clone()), watching: live.watching() };
     let _socket = socket(&settings, desk);
     let keeper = checkpoints.and_then(|checkpoints| keeper(checkpoints, sender.clone(), clock));
@@ -90,10 +98,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         &receiver,
         None,
         |engine| reloader.reload(engine),
-        |output| {
-            if let Output::Notification(notification) = output {
+        |output| match output {
+            Output::Notification(notification) => {
                 dispatcher.submit(notification);
+                keeper.iter().for_each(Keeper::note_change);
             }
+            Output::HeldBack(notification, by) => dispatcher.submit_held_back(notification, by),
+            // The rest is for others: look-ups, records of flows.
+            _ => {}
         },
     );
     info!("stopping");
@@ -231,6 +243,17 @@ impl Reloader<'_> {
             Ok(places) => engine.replace_places(Arc::new(places)),
             Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
         }
+    }
+}
+
+/// Where a damaged database of windows was put: what had added up in it is gone.
+fn windows_set_aside(path: String) -> Problem {
+    Problem {
+        id: "store-set-aside",
+        severity: Severity::High,
+        summary: "the kept windows were damaged; they are set aside and begin empty".to_owned(),
+        details: BTreeMap::from([("store", path)]),
+        resolved: false,
     }
 }
 

@@ -5,10 +5,9 @@ use std::io::Write;
 use comfy_table::{Table, presets};
 use serde_json::Value as Json;
 
-use crate::cli::args::OutputFormat;
 use crate::cli::client::{Program, moment, text};
 use crate::cli::exit::Exit;
-use crate::cli::terminal;
+use crate::cli::{metrics, terminal};
 use crate::runtime::socket::Request;
 
 /// What `egret status` takes.
@@ -18,7 +17,19 @@ pub struct Arguments {
     program: Program,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    output: OutputFormat,
+    output: Form,
+}
+
+/// How a status can be printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+    /// Metrics in Prometheus' text form.
+    Prometheus,
 }
 
 /// Asks the running program. An output that fails is a finding.
@@ -28,9 +39,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let outputs = status["outputs"].as_object().cloned().unwrap_or_default();
     let failing = outputs.values().any(|output| output["health"] != "working");
     let exit = if failing { Exit::Findings } else { Exit::Fine };
-    if arguments.output == OutputFormat::Json {
-        writeln!(out, "{status}")?;
-        return Ok(exit);
+    match arguments.output {
+        Form::Json => {
+            writeln!(out, "{status}")?;
+            return Ok(exit);
+        }
+        Form::Prometheus => {
+            write!(out, "{}", metrics::encode(&status))?;
+            return Ok(exit);
+        }
+        Form::Text => {}
     }
     for line in watching(&status["watching"]) {
         writeln!(out, "{line}")?;

@@ -22,6 +22,9 @@ impl Backoff {
     /// For receivers that need a person: a wrong password, a redirection.
     pub const MISCONFIGURED: Self = Self { base: Duration::from_secs(5 * 60), cap: Duration::from_secs(3600) };
 
+    /// For receivers that point elsewhere: nothing but a changed configuration helps.
+    pub const MOVED: Self = Self { base: Duration::from_secs(3600), cap: Duration::from_secs(3600) };
+
     /// The wait after failure number `failures` (from 1), where `chance` is within 0 and 1.
     pub fn wait(self, failures: u32, chance: f64) -> Duration {
         self.step(failures).mul_f64(chance.clamp(0.0, 1.0))
@@ -82,6 +85,16 @@ impl TokenBucket {
         Err(self.filled_at.after(missing))
     }
 
+    /// A bucket for a receiver that had none and asked for patience: as fast as machines are fed, for a start.
+    pub fn of_the_throttled(now: Timestamp) -> Self {
+        Self::new(UNHURRIED, 10, now)
+    }
+
+    /// Whether it allows what was configured.
+    pub fn is_recovered(&self) -> bool {
+        self.per_second >= self.configured
+    }
+
     /// The receiver said that it is too much: half the rate, not below a hundredth of the configured one.
     pub fn halve(&mut self) {
         self.per_second = (self.per_second / 2.0).max(self.configured / 100.0);
@@ -93,6 +106,8 @@ impl TokenBucket {
     }
 }
 
+/// Deliveries a second to a receiver without a configured rate, once it has asked for patience.
+const UNHURRIED: f64 = 100.0;
 /// Tokens are summed from fractions; a rounding error must not cost one.
 const EPSILON: f64 = 1e-6;
 

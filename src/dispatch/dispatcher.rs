@@ -8,7 +8,7 @@
 //! Nothing that a receiver does reaches another receiver or whoever submits:
 //! a worker blocks alone, and a full channel counts a loss at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,7 @@ pub struct Context {
 /// Delivers notifications until it is shut down.
 #[derive(Debug)]
 pub struct Dispatcher {
-    submissions: Sender<Notification>,
+    submissions: Sender<Submission>,
     control: DispatchControl,
     lost: Arc<AtomicU64>,
     thread: JoinHandle<Status>,
@@ -167,7 +167,17 @@ impl Dispatcher {
 
     /// Hands a notification over. Never blocks: where there is no room the loss is counted and said.
     pub fn submit(&self, notification: Notification) {
-        match self.submissions.try_send(notification) {
+        self.hand_over(Submission { notification, held_back: None });
+    }
+
+    /// The same for a notification that its own rule holds back, by `cooldown`, `cap` or `schedule`: it is
+    /// put on record and sent to audit outputs alone.
+    pub fn submit_held_back(&self, notification: Notification, by: &'static str) {
+        self.hand_over(Submission { notification, held_back: Some(by) });
+    }
+
+    fn hand_over(&self, submission: Submission) {
+        match self.submissions.try_send(submission) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -210,6 +220,11 @@ impl DispatchControl {
     /// Remembers who takes care of an alert.
     pub fn acknowledge(&self, key: &str, by: &str) -> Result<(), ControlError> {
         self.ask(|answer| Control::Acknowledge(key.to_owned(), by.to_owned(), answer), ANSWER_WITHIN)
+    }
+
+    /// Tells which alerts of an earlier run still live; the others are withdrawn.
+    pub fn confirm(&self, alive: BTreeSet<Arc<str>>) -> Result<(), ControlError> {
+        self.ask(|answer| Control::Confirm(alive, answer), ANSWER_WITHIN)
     }
 
     /// All silences that are kept.
@@ -259,6 +274,12 @@ impl DispatchControl {
     }
 }
 
+/// What comes in.
+struct Submission {
+    notification: Notification,
+    held_back: Option<&'static str>,
+}
+
 /// What to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retry {
@@ -277,6 +298,7 @@ enum Control {
     Shutdown(Duration),
     Alerts(usize, Answer<Vec<AlertRecord>>),
     Acknowledge(String, String, Sender<()>),
+    Confirm(BTreeSet<Arc<str>>, Sender<()>),
     Silences(Sender<Vec<Silence>>),
     AddSilence(Box<Silence>, Answer<()>),
     ExpireSilence(String, Answer<Silence>),
@@ -300,7 +322,7 @@ struct Desk {
     longest_silence: Duration,
     /// Who waits for the outcome of a test, by delivery.
     tests: BTreeMap<Arc<str>, Answer<()>>,
-    submitted: Receiver<Notification>,
+    submitted: Receiver<Submission>,
     controlled: Receiver<Control>,
     outcomes: Receiver<Report>,
     lost: Arc<AtomicU64>,
@@ -332,6 +354,13 @@ impl Desk {
 
     /// Puts on disk what this turn brought: everything in one go, before anything of it is attempted.
     fn commit(&mut self, now: Timestamp) {
+        // What a commit gives to say is on disk as well before it is attempted; it never says more than that.
+        for _ in 0..2 {
+            self.commit_once(now);
+        }
+    }
+
+    fn commit_once(&mut self, now: Timestamp) {
         let Some(ledger) = &mut self.ledger else { return };
         self.uncommitted.extend(self.pipeline.take_changes());
         if self.uncommitted.is_empty() {
@@ -383,14 +412,23 @@ impl Desk {
 
     /// Whatever has come in since the last turn, without waiting.
     fn take_what_is_there(&mut self, now: Timestamp) {
-        for notification in self.submitted.try_iter().take(MOST_IN_A_TURN) {
-            self.pipeline.handle_notification(Arc::new(notification), now);
+        for _ in 0..MOST_IN_A_TURN {
+            let Ok(submission) = self.submitted.try_recv() else { break };
+            self.take(submission, now);
         }
         while let Ok(report) = self.outcomes.try_recv() {
             self.take_report(report, now);
         }
         while let Ok(control) = self.controlled.try_recv() {
             self.take_control(control, now);
+        }
+    }
+
+    fn take(&mut self, submission: Submission, now: Timestamp) {
+        let Submission { notification, held_back } = submission;
+        match held_back {
+            None => self.pipeline.handle_notification(Arc::new(notification), now),
+            Some(by) => self.pipeline.handle_held_back(Arc::new(notification), by, now),
         }
     }
 
@@ -421,6 +459,10 @@ impl Desk {
             Control::Alerts(most, answer) => reply(&answer, self.read(|ledger| ledger.alerts(most))),
             Control::Acknowledge(key, by, answer) => {
                 self.pipeline.acknowledge(key, by, now);
+                reply(&answer, ());
+            }
+            Control::Confirm(alive, answer) => {
+                self.pipeline.confirm(&alive, now);
                 reply(&answer, ());
             }
             Control::Silences(answer) => reply(&answer, self.pipeline.silences()),
@@ -517,7 +559,7 @@ impl Desk {
         let submitted = if self.closing.is_some() { &never_submitted } else { &self.submitted };
         select! {
             recv(submitted) -> notification => match notification {
-                Ok(notification) => self.pipeline.handle_notification(Arc::new(notification), now),
+                Ok(submission) => self.take(submission, now),
                 Err(_) => { self.closing.get_or_insert(now.after(LONGEST_WAIT)); }
             },
             recv(self.outcomes) -> report => {

@@ -137,12 +137,12 @@ impl EmailOutput {
         let from = self.envelope.from.email.clone();
         connection.command(Mail::new(Some(from), options)).map_err(|error| self.failure(&error))?;
         let mut put_off = Vec::new();
-        let mut refused = Vec::new();
+        let mut refused: Vec<(Address, String)> = Vec::new();
         let mut taken = Vec::new();
         for recipient in recipients {
             match connection.command(Rcpt::new(recipient.clone(), Vec::new())) {
                 Ok(_) => taken.push(recipient),
-                Err(error) if error.is_permanent() => refused.push(format!("{recipient}: {}", chain(&error))),
+                Err(error) if error.is_permanent() => refused.push((recipient, chain(&error))),
                 Err(error) if error.is_transient() => put_off.push((recipient, chain(&error))),
                 Err(error) => return Err(self.failure(&error)),
             }
@@ -170,7 +170,7 @@ impl EmailOutput {
             Some(552 | 523) => NotifyError::TooLarge { reason },
             Some(530 | 534 | 535 | 538 | 550 | 551 | 553) if error.is_permanent() => NotifyError::misconfigured(reason),
             Some(_) if error.is_permanent() => NotifyError::permanent(reason),
-            _ if reason.contains("certificate") => NotifyError::misconfigured(reason),
+            _ if reason.contains("certificate") || reason.contains(NO_SUCH_HOST) => NotifyError::misconfigured(reason),
             _ => NotifyError::transient(reason),
         }
     }
@@ -247,6 +247,7 @@ fn tls_parameters(settings: &EmailSettings, host: &str) -> Result<TlsParameters,
         }
     }
     if let (Some(chain), Some(key)) = (&settings.tls.certificate_file, &settings.tls.key_file) {
+        crate::dispatch::secret::refuse_readable(key).map_err(EmailError::Secret)?;
         builder = builder.identify_with(Identity::from_pem(&read(chain)?, &read(key)?).map_err(EmailError::Tls)?);
     }
     builder.build().map_err(EmailError::Tls)
@@ -259,24 +260,20 @@ fn split_pem(pem: &[u8]) -> Vec<Vec<u8>> {
     text.split_inclusive(END).filter(|part| part.contains(END)).map(|part| part.as_bytes().to_vec()).collect()
 }
 
-fn outcome(taken: usize, put_off: &[(Address, String)], refused: &[String]) -> Result<(), NotifyError> {
-    let mut reasons: Vec<String> = refused.to_vec();
-    reasons.extend(put_off.iter().map(|(address, reason)| format!("{address}: {reason}")));
+fn outcome(taken: usize, put_off: &[(Address, String)], refused: &[(Address, String)]) -> Result<(), NotifyError> {
+    let reasons: Vec<String> =
+        refused.iter().chain(put_off).map(|(address, reason)| format!("{address}: {reason}")).collect();
     let reason = reasons.join("; ");
+    let addresses = |list: &[(Address, String)]| list.iter().map(|(address, _)| address.to_string()).collect();
     match (taken, put_off, refused) {
         (_, [], []) => Ok(()),
         (0, [], _) => Err(NotifyError::Permanent { reason }),
-        // Those who could get it have it; who was refused is told, and nothing is left to try.
-        (_, [], _) => {
-            tracing::warn!(%reason, "some recipients were refused");
-            Ok(())
-        }
-        (_, put_off, _) => Err(NotifyError::Partial {
-            reason,
-            remaining: put_off.iter().map(|(address, _)| address.to_string()).collect(),
-        }),
+        _ => Err(NotifyError::Partial { reason, remaining: addresses(put_off), refused: addresses(refused) }),
     }
 }
+
+/// What the resolver says of a name that does not exist, and not of one that cannot be asked for right now.
+pub(super) const NO_SUCH_HOST: &str = "Name or service not known";
 
 /// An error with its causes: `network error: connection refused`.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use crate::alert::Delivery;
 use crate::dispatch::http::{self, HttpClient, HttpError, Insecure, Response};
 use crate::dispatch::notifier::{Notifier, NotifyError};
-use crate::dispatch::secret::{Secret, SecretError, SecretPlace};
+use crate::dispatch::secret::{Secret, SecretError, SecretPlace, is_secret_header};
 use crate::dispatch::settings::{EndpointSettings, Service};
 use crate::time::Timestamp;
 
@@ -22,6 +22,8 @@ use crate::time::Timestamp;
 pub struct EndpointOutput {
     service: Service,
     url: Secret,
+    /// The other members of a cluster: each gets everything.
+    others: Vec<Secret>,
     token: Option<Secret>,
     headers: Vec<(String, Secret)>,
     client: HttpClient,
@@ -62,6 +64,9 @@ pub enum EndpointError {
         /// The key.
         key: &'static str,
     },
+    /// A secret where everybody who reads the configuration sees it.
+    #[error("`headers` must not hold a secret such as `{0}`; put its value in a file and name that as `token_file`")]
+    SecretHeader(String),
     /// A header that HTTP cannot carry.
     #[error("`{0}` is no header with a value that HTTP can carry")]
     Header(String),
@@ -79,15 +84,23 @@ impl EndpointOutput {
         };
         let hidden = place("url", &settings.url_file, &settings.url_env, &settings.url_credential)?;
         let token = place("token", &settings.token_file, &settings.token_env, &settings.token_credential)?;
-        let written = settings.url.as_deref().or(service.default_url()).map(Secret::from);
         let missing = |key| EndpointError::Missing { service: service.name(), key };
+        let first = settings.url.as_deref().or(settings.urls.first().map(String::as_str));
+        let written = first.or(service.default_url()).map(Secret::from);
         let url = hidden.or(written).ok_or_else(|| missing("url"))?;
-        http::check(url.reveal(), if settings.allow_insecure { Insecure::Allowed } else { Insecure::Refused })?;
+        let others = settings.urls.iter().filter(|other| **other != url.reveal());
+        let others: Vec<Secret> = others.map(|other| Secret::from(other.as_str())).collect();
+        for url in others.iter().chain([&url]) {
+            http::check(url.reveal(), if settings.allow_insecure { Insecure::Allowed } else { Insecure::Refused })?;
+        }
         if service.needs_token() && token.is_none() {
             return Err(missing("token_file"));
         }
         let mut headers: Vec<(String, Secret)> =
             settings.headers.iter().map(|(name, value)| (name.clone(), Secret::from(value.as_str()))).collect();
+        if let Some(name) = settings.headers.keys().find(|name| is_secret_header(name)) {
+            return Err(EndpointError::SecretHeader(name.clone()));
+        }
         headers.extend(authorization(service, settings, token.as_ref())?);
         for (name, value) in &headers {
             let sound = name.parse::<ureq::http::HeaderName>().is_ok()
@@ -104,6 +117,7 @@ impl EndpointOutput {
         Ok(Self {
             service,
             url,
+            others,
             token,
             headers,
             client: HttpClient::new(&settings.http)?,
@@ -121,7 +135,8 @@ impl EndpointOutput {
             Service::Elasticsearch => format!("{url}/_bulk"),
             Service::SplunkHec => format!("{url}/services/collector/event"),
             Service::Loki => format!("{url}/loki/api/v1/push"),
-            Service::Alertmanager => format!("{url}/api/v2/alerts"),
+            Service::Alertmanager => format!("{url}{ALERTS}"),
+            Service::Gotify => format!("{url}/message"),
             Service::Telegram => format!("{url}/bot{token}/sendMessage"),
             Service::Opsgenie if delivery.kind.ends() => {
                 let alias: String = delivery.key.bytes().map(percent_encoded).collect();
@@ -136,6 +151,24 @@ impl EndpointOutput {
         let mut headers = vec![("Content-Type", self.content_type.as_str())];
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
         self.client.post(url, &headers, body, now)
+    }
+
+    /// Every member of a cluster gets every alert; one that takes it is enough for now, and the
+    /// repetitions bring the others up to date.
+    fn post_to_members(&self, body: &[u8], now: Timestamp) -> Result<(), NotifyError> {
+        let mut outcomes = Vec::new();
+        for member in self.others.iter().chain([&self.url]) {
+            let url = format!("{}{ALERTS}", member.reveal().trim_end_matches('/'));
+            let outcome = self.post(&url, body, now).and_then(|response| response.verdict(&url));
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, "a member of the cluster did not take an alert");
+            }
+            outcomes.push(outcome);
+        }
+        match outcomes.iter().any(Result::is_ok) {
+            true => Ok(()),
+            false => outcomes.pop().unwrap_or(Ok(())),
+        }
     }
 
     /// The rendered body with what is a secret or belongs to the moment of sending.
@@ -171,14 +204,15 @@ impl EndpointOutput {
 
 impl Notifier for EndpointOutput {
     fn send(&mut self, delivery: &Delivery, now: Timestamp) -> Result<(), NotifyError> {
-        let url = self.target(delivery);
         let body = self.body(delivery, now);
-        let response = self.post(&url, &body, now)?;
-        verdict(self.service, &url, &response)?;
         if self.service == Service::Alertmanager {
+            self.post_to_members(&body, now)?;
             self.remember(delivery, now);
+            return Ok(());
         }
-        Ok(())
+        let url = self.target(delivery);
+        let response = self.post(&url, &body, now)?;
+        verdict(self.service, &url, &response)
     }
 
     fn idle(&mut self, now: Timestamp) -> Result<(), NotifyError> {
@@ -188,10 +222,8 @@ impl Notifier for EndpointOutput {
         self.repeated_at = now;
         self.standing.retain(|_, standing| standing.forget_at.is_none_or(|at| now < at));
         let alerts: Vec<Json> = self.standing.values().map(|standing| with_end(standing.alert.clone(), now)).collect();
-        let url = format!("{}/api/v2/alerts", self.url.reveal().trim_end_matches('/'));
         for some in alerts.chunks(100) {
-            let response = self.post(&url, json!(some).to_string().as_bytes(), now)?;
-            response.verdict(&url)?;
+            self.post_to_members(json!(some).to_string().as_bytes(), now)?;
         }
         Ok(())
     }
@@ -248,6 +280,9 @@ fn authorization(
         Service::Elasticsearch => "ApiKey",
         Service::Opsgenie => "GenieKey",
         Service::Pagerduty | Service::Telegram => return Ok(None),
+        Service::Gotify => {
+            return Ok(token.map(|token| ("X-Gotify-Key".to_owned(), token.clone())));
+        }
         _ => "Bearer",
     };
     let value = token.map(|token| Secret::from(format!("{scheme} {}", token.reveal()).as_str()));
@@ -256,7 +291,8 @@ fn authorization(
 }
 
 fn check_keys(service: Service, settings: &EndpointSettings) -> Result<(), EndpointError> {
-    let given: [(&'static str, bool, &[Service]); 6] = [
+    let given: [(&'static str, bool, &[Service]); 7] = [
+        ("urls", !settings.urls.is_empty(), &[Service::Alertmanager]),
         ("index", settings.index.is_some(), &[Service::Elasticsearch, Service::SplunkHec]),
         ("source_type", settings.source_type.is_some(), &[Service::SplunkHec]),
         ("tenant", settings.tenant.is_some(), &[Service::Loki]),
@@ -283,6 +319,7 @@ fn percent_encoded(byte: u8) -> String {
     }
 }
 
+const ALERTS: &str = "/api/v2/alerts";
 /// Alertmanager wants to hear of every alert this often.
 const REPEAT_EVERY: Duration = Duration::from_secs(60);
 const REPEAT_RESOLVED_FOR: Duration = Duration::from_secs(300);

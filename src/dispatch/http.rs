@@ -40,6 +40,9 @@ pub enum HttpError {
     /// Not an URL.
     #[error("the URL for `{0}` must begin with `https://`, or with `http://` and `allow_insecure: true`")]
     Url(String),
+    /// A password in an URL.
+    #[error("the URL for `{0}` holds a user or a password; give them by the keys for that, from a file")]
+    Password(String),
     /// The proxy's URL.
     #[error("`proxy` is no URL of a proxy")]
     Proxy,
@@ -122,7 +125,8 @@ impl Response {
             200..=299 => Ok(()),
             429 => Err(NotifyError::Throttled { reason, retry_after: self.retry_after }),
             502..=504 => Err(NotifyError::Throttled { reason, retry_after: self.retry_after }),
-            300..=399 | 401 | 403 | 407 => Err(NotifyError::Misconfigured { reason }),
+            300..=399 => Err(NotifyError::Moved { reason }),
+            401 | 403 | 407 => Err(NotifyError::Misconfigured { reason }),
             410 => Err(NotifyError::Gone { reason }),
             413 => Err(NotifyError::TooLarge { reason }),
             408 | 425 => Err(NotifyError::Transient { reason }),
@@ -135,10 +139,12 @@ impl Response {
 /// Checks an URL before anything is sent there.
 pub fn check(url: &str, insecure: Insecure) -> Result<(), HttpError> {
     let fine = url.starts_with("https://") || (insecure == Insecure::Allowed && url.starts_with("http://"));
-    if fine && url.parse::<ureq::http::Uri>().is_ok_and(|uri| uri.host().is_some()) {
-        Ok(())
-    } else {
-        Err(HttpError::Url(redacted(url)))
+    match url.parse::<ureq::http::Uri>() {
+        Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Err(HttpError::Password(redacted(url)))
+        }
+        Ok(uri) if fine && uri.host().is_some() => Ok(()),
+        _ => Err(HttpError::Url(redacted(url))),
     }
 }
 
@@ -169,7 +175,7 @@ fn failure(url: &str, error: ureq::Error) -> NotifyError {
                 return NotifyError::misconfigured(format!("{place}: certificate refused: {error}"));
             }
             let text = error.to_string();
-            if text.contains("Name or service not known") {
+            if text.contains(crate::dispatch::email::NO_SUCH_HOST) {
                 return NotifyError::misconfigured(format!("{place}: no such host"));
             }
             NotifyError::transient(format!("{place}: {text}"))
@@ -193,6 +199,7 @@ mod tests {
                 Ok(()) => "ok",
                 Err(NotifyError::Throttled { retry_after: Some(_), .. }) => "throttled",
                 Err(NotifyError::Transient { .. }) => "transient",
+                Err(NotifyError::Moved { .. }) => "moved",
                 Err(NotifyError::Misconfigured { .. }) => "misconfigured",
                 Err(NotifyError::Permanent { .. }) => "permanent",
                 Err(NotifyError::TooLarge { .. }) => "too large",
@@ -203,7 +210,8 @@ mod tests {
         assert_eq!([200, 202, 204].map(verdict), ["ok"; 3]);
         assert_eq!([429, 502, 503, 504].map(verdict), ["throttled"; 4]);
         assert_eq!([408, 425, 500, 599].map(verdict), ["transient"; 4]);
-        assert_eq!([301, 302, 308, 401, 403].map(verdict), ["misconfigured"; 5]);
+        assert_eq!([301, 302, 308].map(verdict), ["moved"; 3]);
+        assert_eq!([401, 403, 407].map(verdict), ["misconfigured"; 3]);
         assert_eq!([400, 404, 422].map(verdict), ["permanent"; 3]);
         assert_eq!([410, 413].map(verdict), ["gone", "too large"]);
     }
@@ -220,6 +228,7 @@ mod tests {
         assert!(check("https://hooks.example.org/x", Insecure::Refused).is_ok());
         assert!(check("http://hooks.example.org/x", Insecure::Refused).is_err());
         assert!(check("http://hooks.example.org/x", Insecure::Allowed).is_ok());
+        assert!(check("https://user:pw@hooks.example.org/x", Insecure::Refused).is_err());
         assert!(check("ftp://hooks.example.org/x", Insecure::Allowed).is_err());
     }
 }

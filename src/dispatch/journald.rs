@@ -82,6 +82,15 @@ pub fn encode(notification: &Notification) -> Vec<u8> {
     entry
 }
 
+/// The same entry with no long field.
+pub fn shrink(entry: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(entry);
+    let short = |line: &str| line.get(..line.floor_char_boundary(LONGEST_SMALL)).unwrap_or_default().to_owned();
+    text.lines().map(|line| short(line) + "\n").collect::<String>().into_bytes()
+}
+
+const LONGEST_SMALL: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;

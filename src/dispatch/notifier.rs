@@ -40,6 +40,12 @@ pub enum NotifyError {
         /// What happened.
         reason: String,
     },
+    /// The receiver points to another place, which is not followed.
+    #[error("{reason}")]
+    Moved {
+        /// What happened.
+        reason: String,
+    },
     /// This delivery will never be taken.
     #[error("{reason}")]
     Permanent {
@@ -65,6 +71,8 @@ pub enum NotifyError {
         reason: String,
         /// Who may take it later.
         remaining: Vec<String>,
+        /// Who refused it for good.
+        refused: Vec<String>,
     },
 }
 

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::{Delivery, Due, Groups, Labels, Message, Notification, Origin, Waits, label_values};
+use crate::alert::{Delivery, Due, Groups, Labels, Message, Notification, Origin, Waits, Words, label_values};
 use crate::dispatch::backoff::TokenBucket;
-use crate::dispatch::encode::{self, Encoder};
+use crate::dispatch::encode::Encoder;
 use crate::dispatch::notifier::NotifyError;
 use crate::dispatch::output::{self, OutputError};
 use crate::dispatch::queue::{Health, Queue, QueueLimits, Verdict};
-use crate::dispatch::settings::{Common, GroupSettings, OutputSettings};
+use crate::dispatch::settings::{Coalesce, Common, GroupSettings, OutputSettings, Service};
 use crate::dispatch::status::OutputStatus;
 use crate::time::Timestamp;
 
@@ -23,6 +23,7 @@ pub struct Outlet {
     encoder: Encoder,
     common: Common,
     grouped: Option<Waits>,
+    coalesce: Coalesce,
     pub(super) queue: Queue,
     pub(super) groups: Groups,
     pub(super) status: OutputStatus,
@@ -56,15 +57,16 @@ pub struct Refill {
 
 impl Outlet {
     /// An empty one.
-    pub fn new(name: &str, settings: &OutputSettings, now: Timestamp) -> Result<Self, OutputError> {
+    pub fn new(name: &str, settings: &OutputSettings, max_age: Duration, now: Timestamp) -> Result<Self, OutputError> {
         let common = settings.common.clone();
-        let limits = QueueLimits { capacity: common.queue.max(1), max_age: common.max_age };
+        let limits = QueueLimits { capacity: common.queue.max(1), max_age: common.max_age.unwrap_or(max_age) };
         let rate = common.rate.or(settings.transport.default_rate());
         let bucket = rate.map(|rate| TokenBucket::new(rate.per_second, rate.burst, now));
         Ok(Self {
             name: name.into(),
             encoder: output::encoder(settings)?,
             grouped: settings.transport.default_waits(common.group),
+            coalesce: common.coalesce.unwrap_or(settings.transport.default_coalesce()),
             queue: Queue::new(limits, bucket),
             groups: Groups::default(),
             status: OutputStatus::default(),
@@ -86,6 +88,19 @@ impl Outlet {
     /// Whether it gets what is held back from others.
     pub fn is_audit(&self) -> bool {
         self.common.audit
+    }
+
+    /// Whether its receiver forgets alerts that it is not reminded of.
+    pub fn needs_reminding(&self) -> bool {
+        matches!(self.encoder, Encoder::Endpoint(Service::Alertmanager, _))
+    }
+
+    /// What a resolution makes needless: it says both, where the output wants it so.
+    pub fn merged_by(&self, message: &Message) -> Vec<Arc<str>> {
+        match (self.coalesce, message.kind().ends()) {
+            (Coalesce::Merge, true) => self.queue.unattempted(&message.key()),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether several alerts may become one delivery.
@@ -186,7 +201,8 @@ impl Outlet {
         if let Some(id) = alone {
             self.alone.entry((labels.clone(), notification.key().into())).or_default().push(id);
         }
-        self.groups.handle(labels, waits, Arc::clone(notification), now);
+        let words = if self.coalesce == Coalesce::Both { Words::Each } else { Words::Last };
+        self.groups.handle(labels, waits, Arc::clone(notification), words, now);
     }
 
     /// A group that is due, and what the store need no longer keep alone. While
@@ -225,7 +241,7 @@ impl Outlet {
         smaller: &mut Option<Arc<[u8]>>,
     ) -> Verdict {
         let large = match outcome {
-            Err(NotifyError::TooLarge { .. }) => self.queue.payload(id),
+            Err(NotifyError::TooLarge { .. }) => self.queue.delivery(id).map(|delivery| Arc::clone(&delivery.payload)),
             _ => None,
         };
         let verdict = self.queue.handle_outcome(id, outcome, now, chance);
@@ -234,7 +250,7 @@ impl Outlet {
             Verdict::Later { .. } => self.status.retried += 1,
             Verdict::Dead => self.status.refused += 1,
             Verdict::Smaller => {
-                let small: Option<Arc<[u8]>> = large.map(|payload| encode::json::shrink(&payload).into());
+                let small: Option<Arc<[u8]>> = large.map(|payload| self.encoder.shrink(&payload).into());
                 if let Some(payload) = &small {
                     self.queue.replace_payload(id, Arc::clone(payload));
                 }
@@ -252,7 +268,13 @@ impl Outlet {
             self.handed_over.clear();
             return std::mem::take(&mut self.said_failing).then_some(true);
         }
-        let at_once = matches!(outcome, Err(NotifyError::Misconfigured { .. } | NotifyError::Gone { .. }));
+        if matches!(outcome, Err(NotifyError::Partial { .. })) {
+            return None;
+        }
+        let at_once = matches!(
+            outcome,
+            Err(NotifyError::Misconfigured { .. } | NotifyError::Moved { .. } | NotifyError::Gone { .. })
+        );
         let telling = at_once || self.failing_for(now) >= FAILING_IS_A_PROBLEM_AFTER;
         let news = telling && !self.said_failing;
         self.said_failing |= telling;
@@ -298,7 +320,9 @@ impl Outlet {
         let (health, failing_since) = self.queue.health();
         let stored = self.spilled.map_or(0, |spill| usize::try_from(spill.count).unwrap_or(usize::MAX));
         let waiting = self.queue.len().saturating_add(stored);
-        OutputStatus { waiting, health, failing_since, ..self.status.clone() }
+        let waiting_bytes = self.queue.deliveries().map(|delivery| delivery.payload.len() as u64).sum();
+        let oldest = self.queue.deliveries().map(|delivery| delivery.created).min();
+        OutputStatus { waiting, waiting_bytes, oldest, health, failing_since, ..self.status.clone() }
     }
 
     fn takes_groups(&self) -> bool {

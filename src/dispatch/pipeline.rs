@@ -5,13 +5,13 @@
 //! groups and the queue of every output. What must outlive a crash it hands out
 //! as changes, which are to be on disk before a delivery is attempted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::alert::{
-    Alert, Change, Delivery, DocumentKind, GivenUp, Inhibition, LedgerError, Message, Notification, Origin, Problem,
-    Reason, Redactor, Silence, Silences, Standing,
+    Alert, AlertRecord, Change, Delivery, DocumentKind, GivenUp, Inhibition, LedgerError, Message, Notification,
+    Origin, Problem, Reason, Redactor, Silence, Silences, Standing, recall,
 };
 use crate::dispatch::dispatcher::StartError;
 use crate::dispatch::notifier::NotifyError;
@@ -34,6 +34,8 @@ pub struct Pipeline {
     silences: Silences,
     /// Alerts that fire, by key.
     firing: BTreeMap<Arc<str>, Firing>,
+    /// Alerts of the last run that their own rule held back, until it is known whether they live.
+    held_by_rule: Vec<Arc<Notification>>,
     /// When suppressed alerts must be looked at again.
     review_at: Option<Timestamp>,
     changes: Vec<Change>,
@@ -74,8 +76,8 @@ impl Pipeline {
         let router = Router::new(&settings.routing, &names)?;
         let mut outlets = BTreeMap::new();
         for (name, output) in &settings.outputs {
-            let outlet =
-                Outlet::new(name, output, now).map_err(|source| StartError::Output { name: name.clone(), source })?;
+            let outlet = Outlet::new(name, output, settings.outbox.max_age, now)
+                .map_err(|source| StartError::Output { name: name.clone(), source })?;
             if let Some(fallback) = outlet.fallback()
                 && !names.iter().any(|name| name == fallback)
             {
@@ -91,6 +93,7 @@ impl Pipeline {
             inhibitions: settings.inhibitions()?,
             silences: Silences::default(),
             firing: BTreeMap::new(),
+            held_by_rule: Vec::new(),
             review_at: None,
             changes: Vec::new(),
             durable: Durable::No,
@@ -118,9 +121,57 @@ impl Pipeline {
                 tracing::warn!(%error, "a kept silence cannot be used");
             }
         }
+        for record in &standing.firing {
+            self.take_up(record, now);
+        }
         self.review_at = Some(now);
         if let Some(path) = standing.set_aside {
             self.say_set_aside(&path, now);
+        }
+    }
+
+    /// Goes on with an alert that fired when the last run ended.
+    fn take_up(&mut self, record: &AlertRecord, now: Timestamp) {
+        let Some(notification) = recall(&record.document).map(Arc::new) else {
+            return tracing::warn!(alert = %record.key, "a kept alert cannot be read");
+        };
+        let suppressed: Option<Arc<str>> = record.suppressed.as_deref().map(Into::into);
+        if suppressed.as_deref().is_some_and(|reason| reason.starts_with(CAP)) {
+            return self.held_by_rule.push(notification);
+        }
+        if record.told {
+            let forgetful: Vec<Arc<str>> = self
+                .outlets
+                .iter()
+                .filter(|(_, outlet)| outlet.needs_reminding())
+                .map(|(name, _)| Arc::clone(name))
+                .collect();
+            let receivers = self.router.receivers(&notification, now);
+            for name in forgetful.iter().filter(|name| receivers.contains_key(&***name)) {
+                self.push(name, Message::single(name, Arc::clone(&notification)), now);
+            }
+        }
+        let firing = Firing { last: notification, suppressed, told: record.told };
+        self.firing.insert(record.key.as_str().into(), firing);
+    }
+
+    /// Takes which alerts still live. Of every other one nobody would ever say the end: it is withdrawn,
+    /// since that it is over was not seen.
+    pub fn confirm(&mut self, alive: &BTreeSet<Arc<str>>, now: Timestamp) {
+        let lost: Vec<Arc<str>> = self.firing.keys().filter(|key| !alive.contains(*key)).map(Arc::clone).collect();
+        for key in lost {
+            let Some(mut alert) = self.firing.get(&key).and_then(|firing| firing.last.alert.as_deref().cloned()) else {
+                continue;
+            };
+            alert.state.state = "withdrawn";
+            alert.state.ended_at = Some(now);
+            self.handle_notification(Arc::new(Notification::of_alert(DocumentKind::Withdrawn, now, alert)), now);
+        }
+        for held in std::mem::take(&mut self.held_by_rule).iter().filter(|held| !alive.contains(held.key())) {
+            let Some(mut alert) = held.alert.as_deref().cloned() else { continue };
+            alert.state.state = "withdrawn";
+            alert.state.ended_at = Some(now);
+            self.handle_held_back(Arc::new(Notification::of_alert(DocumentKind::Withdrawn, now, alert)), CAP, now);
         }
     }
 
@@ -136,8 +187,8 @@ impl Pipeline {
         if notification.alert.is_none() || notification.kind == DocumentKind::Test {
             return self.route(&notification, &To::Everybody, now);
         }
-        if suppressed.is_some() {
-            self.status.suppressed += 1;
+        if let Some(reason) = &suppressed {
+            self.count_suppressed(reason);
         }
         let key: Arc<str> = notification.key().into();
         if notification.kind.ends() {
@@ -163,6 +214,27 @@ impl Pipeline {
         }
     }
 
+    /// Takes a notification that its own rule holds back: by `cooldown`, `cap` or `schedule`. It is recorded
+    /// and counted, and goes to audit outputs alone.
+    pub fn handle_held_back(&mut self, notification: Arc<Notification>, by: &str, now: Timestamp) {
+        self.status.submitted += 1;
+        let notification = match &self.redactor {
+            Some(redactor) => redactor.redact(notification),
+            None => notification,
+        };
+        let rule = notification.alert.as_ref().map_or("", |alert| &*alert.rule.metadata.id);
+        let suppressed: Arc<str> = format!("{by} of rule {rule}").into();
+        self.count_suppressed(&suppressed);
+        self.record(Change::Journal(Arc::clone(&notification), Some(Arc::clone(&suppressed))));
+        self.route(&notification, &To::Audit(Some(suppressed)), now);
+    }
+
+    fn count_suppressed(&mut self, reason: &str) {
+        self.status.suppressed += 1;
+        let word = reason.split(' ').next().unwrap_or_default();
+        *self.status.suppressed_by.entry(word.to_owned()).or_default() += 1;
+    }
+
     /// Takes the number of notifications that found no room on the way here.
     pub fn handle_losses(&mut self, lost: u64, now: Timestamp) {
         self.status.lost += lost;
@@ -185,13 +257,14 @@ impl Pipeline {
         now: Timestamp,
         chance: f64,
     ) {
+        self.keep_refused(name, id, outcome);
         let Some(outlet) = self.outlets.get_mut(name) else { return };
         let mut smaller = None;
         let verdict = outlet.handle_outcome(id, outcome, now, chance, &mut smaller);
         let error = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let telling = outlet.handle_health(outcome, now);
         match verdict {
-            Verdict::Delivered => self.record(Change::Forget(Arc::clone(id))),
+            Verdict::Delivered => self.record(Change::Delivered(Arc::clone(id), now)),
             Verdict::Later { remaining, attempts, .. } => {
                 self.record(Change::Retry { id: Arc::clone(id), attempts, remaining, error });
             }
@@ -206,6 +279,24 @@ impl Pipeline {
         if let Some(recovered) = telling {
             self.say_failing(name, recovered, now);
         }
+    }
+
+    /// Keeps a delivery as given up for the recipients that refused it, while the others get it.
+    fn keep_refused(&mut self, name: &str, id: &Arc<str>, outcome: &Result<(), NotifyError>) {
+        let Err(NotifyError::Partial { reason, refused, .. }) = outcome else { return };
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let Some(delivery) = outlet.queue.delivery(id).cloned().filter(|_| !refused.is_empty()) else { return };
+        outlet.status.refused += 1;
+        let copy = Delivery {
+            sequence: self.next_sequence,
+            id: format!("{id}-refused-{}", self.next_sequence).into(),
+            remaining: refused.clone(),
+            ..delivery
+        };
+        self.next_sequence += 1;
+        let copy_id = Arc::clone(&copy.id);
+        self.record(Change::Queue(copy));
+        self.record(Change::Bury(copy_id, reason.clone()));
     }
 
     /// Takes back a delivery that a worker did not attempt.
@@ -276,6 +367,16 @@ impl Pipeline {
                     .flat_map(|outlet| outlet.queue.deliveries().cloned().map(Change::Queue))
                     .collect();
                 held.into_iter().for_each(|change| self.record(change));
+                let silences: Vec<Silence> = self.silences.iter().cloned().collect();
+                silences.into_iter().for_each(|silence| self.record(Change::Silence(silence)));
+                let firing = self.firing.values();
+                let journal: Vec<Change> = firing
+                    .map(|firing| {
+                        let suppressed = firing.suppressed.as_ref().filter(|_| !firing.told);
+                        Change::Journal(Arc::clone(&firing.last), suppressed.map(Arc::clone))
+                    })
+                    .collect();
+                journal.into_iter().for_each(|change| self.record(change));
                 self.say_set_aside(reason, now);
             }
             Err(error) => {
@@ -404,8 +505,8 @@ impl Pipeline {
     }
 
     /// Who would get a notification.
-    pub fn receivers(&self, notification: &Notification) -> Vec<String> {
-        self.router.receivers(notification).into_keys().collect()
+    pub fn receivers(&self, notification: &Notification, now: Timestamp) -> Vec<String> {
+        self.router.receivers(notification, now).into_keys().collect()
     }
 
     fn record(&mut self, change: Change) {
@@ -443,6 +544,7 @@ impl Pipeline {
             let tell = free && !firing.told;
             firing.told |= free;
             if tell {
+                self.record(Change::Journal(Arc::clone(&notification), None));
                 self.route(&notification, &To::NotAudit, now);
             }
         }
@@ -450,7 +552,7 @@ impl Pipeline {
     }
 
     fn route(&mut self, notification: &Arc<Notification>, to: &To, now: Timestamp) {
-        for (name, group) in self.router.receivers(notification) {
+        for (name, group) in self.router.receivers(notification, now) {
             let Some(outlet) = self.outlets.get(name.as_str()) else { continue };
             let suppressed = match to {
                 To::Everybody => None,
@@ -490,11 +592,16 @@ impl Pipeline {
 
     fn push(&mut self, name: &str, message: Message, now: Timestamp) {
         let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let merged = outlet.merged_by(&message);
+        for id in &merged {
+            outlet.queue.drop_delivery(id);
+        }
         let delivery = outlet.render(message, &self.origin, self.next_sequence, now);
         self.next_sequence += 1;
         let durable = self.durable == Durable::Yes;
         outlet.queue_up(delivery.clone(), durable);
         self.record(Change::Queue(delivery));
+        merged.into_iter().for_each(|id| self.record(Change::Forget(id)));
     }
 
     fn send_groups(&mut self, name: &Arc<str>, now: Timestamp) {
@@ -625,6 +732,8 @@ fn test_notification(origin: &Origin, now: Timestamp) -> Notification {
     Notification::of_alert(DocumentKind::Test, now, alert)
 }
 
+/// What a rule's `limits: {max_alerts}` holds back.
+const CAP: &str = "cap";
 /// Alerts that are remembered as firing; further ones are delivered all the same.
 const MOST_FIRING: usize = 100_000;
 /// A store that is fuller is a problem.
@@ -738,7 +847,115 @@ outputs:
         assert_eq!(names(&pipeline.take_changes()), ["queue mail 10", "forget"], "the group replaces what was held");
         let delivery = pipeline.poll_delivery("soc", at(10)).unwrap();
         pipeline.handle_outcome("soc", &delivery.id, &Ok(()), at(10), 1.0);
-        assert_eq!(names(&pipeline.take_changes()), ["forget"]);
+        assert!(matches!(pipeline.take_changes().as_slice(), [Change::Delivered(id, _)] if *id == delivery.id));
+    }
+
+    #[test]
+    fn what_the_rule_holds_back_is_counted_and_goes_to_audit_outputs() {
+        let mut pipeline = pipeline("");
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_held_back(alert(Firing, "x", "alice"), "cap", at(0));
+        pipeline.handle_held_back(alert(Firing, "y", "alice"), "cooldown", at(0));
+        let journal = |change: &Change| match change {
+            Change::Journal(_, suppressed) => suppressed.as_deref().map(str::to_owned),
+            _ => None,
+        };
+        let held: Vec<String> = pipeline.take_changes().iter().filter_map(journal).collect();
+        assert_eq!(held, ["cap of rule x", "cooldown of rule y"]);
+        assert_eq!(drain(&mut pipeline, 100), ["soc x alice", "soc y alice"]);
+        let status = pipeline.status();
+        assert_eq!((status.suppressed, status.suppressed_by["cap"], status.firing), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_firing_that_waits_is_merged_into_its_resolution_where_people_read() {
+        let mut pipeline = read(
+            "outputs:
+  mail: {type: email, smtp: 'mx:587', from: e@example.org, to: [x@example.org], group: false}
+  soc: {type: syslog}",
+        );
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "bob"), at(0));
+        pipeline.handle_notification(alert(Resolved, "x", "alice"), at(1));
+        let forgotten = pipeline.take_changes().iter().filter(|change| matches!(change, Change::Forget(_))).count();
+        assert_eq!(forgotten, 1, "on disk as well");
+        assert_eq!(
+            drain(&mut pipeline, 20),
+            ["mail x bob", "mail x alice", "soc x alice", "soc x bob", "soc x alice"],
+            "people get one mail, machines both records"
+        );
+    }
+
+    #[test]
+    fn a_restart_knows_what_fires_and_withdraws_what_nobody_watches_any_more() {
+        let record = |user: &str, told: bool| {
+            let notification = alert(Firing, "x", user);
+            AlertRecord {
+                key: notification.key().to_owned(),
+                uid: String::new(),
+                rule: "x".into(),
+                severity: "medium".into(),
+                state: "firing".into(),
+                changed_at: at(0),
+                summary: String::new(),
+                suppressed: (!told).then(|| if user == "dave" { "cap of rule x" } else { "silence 1" }.to_owned()),
+                told,
+                acknowledged_by: None,
+                document: serde_json::to_value(&*notification).unwrap(),
+            }
+        };
+        let mut pipeline = pipeline("");
+        let firing = vec![record("alice", true), record("bob", true), record("carol", false), record("dave", false)];
+        pipeline.restore(Standing { firing, silences: vec![silence(None)], ..Standing::default() }, at(5));
+        assert_eq!(pipeline.status().firing, 3);
+        assert_eq!(drain(&mut pipeline, 6), Vec::<String>::new(), "nothing is said anew");
+        pipeline.confirm(&BTreeSet::from(["x alice".into(), "x carol".into()]), at(7));
+        assert_eq!(
+            drain(&mut pipeline, 20),
+            ["hook x bob", "mail group rule=x", "soc x bob", "soc x dave"],
+            "whoever heard of it hears that nobody watches it"
+        );
+        pipeline.handle_notification(alert(Resolved, "x", "carol"), at(30));
+        assert_eq!(drain(&mut pipeline, 30), ["soc x carol"], "people never heard that it fired");
+        pipeline.handle_notification(alert(Resolved, "x", "alice"), at(40));
+        assert_eq!(drain(&mut pipeline, 400), ["hook x alice", "mail group rule=x", "soc x alice"]);
+        assert!(!pipeline.silences()[0].is_active(at(41)), "the silence held until everything resolved");
+    }
+
+    #[test]
+    fn a_recipient_that_refuses_is_a_dead_letter_of_its_own() {
+        let mut pipeline = pipeline("routing: {defaults: {outputs: [hook]}}");
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        let delivery = pipeline.poll_delivery("hook", at(0)).unwrap();
+        pipeline.take_changes();
+        let partial = NotifyError::Partial {
+            reason: "b@example.org: 550 no".into(),
+            remaining: Vec::new(),
+            refused: vec!["b@example.org".into()],
+        };
+        pipeline.handle_outcome("hook", &delivery.id, &Err(partial), at(1), 1.0);
+        let changes = pipeline.take_changes();
+        let [Change::Queue(copy), Change::Bury(buried, why), Change::Delivered(done, _)] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((&copy.id, why.as_str(), done), (buried, "b@example.org: 550 no", &delivery.id));
+        assert_eq!((copy.remaining.as_slice(), &copy.payload), (&["b@example.org".to_owned()][..], &delivery.payload));
+        assert_eq!(pipeline.status().outputs["hook"].refused, 1);
+    }
+
+    #[test]
+    fn a_filling_outbox_is_said_and_so_is_that_it_has_room_again() {
+        let mut pipeline = read("outputs: {soc: {type: syslog}}");
+        for (fill, said) in [(0.5, 0), (0.85, 1), (0.9, 0), (0.5, 0), (0.39, 1), (0.79, 0)] {
+            pipeline.handle_store(Ok(fill), at(0));
+            let told = drain(&mut pipeline, 0);
+            assert_eq!(told, vec!["soc outbox-filling"; said], "{fill}");
+        }
+        pipeline.handle_given_up(&[GivenUp { output: "soc".into(), id: "x".into() }]);
+        pipeline.handle_timeout(at(1));
+        assert_eq!(pipeline.status().outputs["soc"].queue_full, 1);
     }
 
     #[test]

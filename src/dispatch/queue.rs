@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::Delivery;
+use crate::alert::{Delivery, DocumentKind};
 use crate::dispatch::backoff::{Backoff, TokenBucket};
 use crate::dispatch::notifier::NotifyError;
 use crate::time::Timestamp;
@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 pub struct Queue {
     limits: QueueLimits,
     bucket: Option<TokenBucket>,
+    /// Slows an output without a rate of its own, from when its receiver asked for patience until it has recovered.
+    brake: Option<TokenBucket>,
     entries: BTreeMap<u64, Entry>,
     lanes: HashMap<Arc<str>, VecDeque<u64>>,
     /// Heads of lanes that may go.
@@ -99,6 +101,7 @@ impl Queue {
         Self {
             limits,
             bucket,
+            brake: None,
             entries: BTreeMap::new(),
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
@@ -155,7 +158,7 @@ impl Queue {
             self.ready.insert(number);
         }
         let number = *self.ready.first()?;
-        if let Some(bucket) = &mut self.bucket {
+        if let Some(bucket) = self.bucket.as_mut().or(self.brake.as_mut()) {
             bucket.take(now).ok()?;
         }
         self.ready.remove(&number);
@@ -177,7 +180,8 @@ impl Queue {
             (None, Some((until, _))) => *until,
             (None, None) => return expiry,
         };
-        let tokens = self.bucket.as_ref().and_then(|bucket| bucket.clone().take(now).err()).unwrap_or(now);
+        let bucket = self.bucket.as_ref().or(self.brake.as_ref());
+        let tokens = bucket.and_then(|bucket| bucket.clone().take(now).err()).unwrap_or(now);
         let attempt = next.max(self.breaker.closed_until).max(tokens);
         Some(expiry.map_or(attempt, |expiry| expiry.min(attempt)))
     }
@@ -196,7 +200,8 @@ impl Queue {
         let (until, breaks) = match outcome {
             Ok(()) => {
                 self.breaker = Breaker::default();
-                self.bucket.iter_mut().for_each(TokenBucket::recover);
+                self.bucket.iter_mut().chain(&mut self.brake).for_each(TokenBucket::recover);
+                self.brake.take_if(|brake| brake.is_recovered());
                 self.remove(number);
                 return Verdict::Delivered;
             }
@@ -221,6 +226,12 @@ impl Queue {
                 self.ready.insert(number);
                 return Verdict::Gone;
             }
+            // Whoever could get it has it.
+            Err(NotifyError::Partial { remaining: left, .. }) if left.is_empty() => {
+                self.breaker = Breaker::default();
+                self.remove(number);
+                return Verdict::Delivered;
+            }
             Err(NotifyError::Partial { remaining: left, .. }) => {
                 entry.failures += 1;
                 remaining.clone_from(left);
@@ -236,7 +247,8 @@ impl Queue {
             }
             Err(NotifyError::Throttled { retry_after, .. }) => {
                 entry.failures += 1;
-                self.bucket.iter_mut().for_each(TokenBucket::halve);
+                let bucket = self.bucket.as_mut();
+                bucket.unwrap_or_else(|| self.brake.get_or_insert_with(|| TokenBucket::of_the_throttled(now))).halve();
                 let wait = retry_after.unwrap_or_else(|| Backoff::TRANSIENT.wait(entry.failures, chance));
                 (now.after(wait), Some(now.after(wait)))
             }
@@ -245,6 +257,11 @@ impl Queue {
                 let failures = self.breaker.failures + 1;
                 let step = Backoff::MISCONFIGURED.step(failures);
                 let wait = step / 2 + Backoff::MISCONFIGURED.wait(failures, chance) / 2;
+                (now.after(wait), Some(now.after(wait)))
+            }
+            Err(NotifyError::Moved { .. }) => {
+                entry.failures += 1;
+                let wait = Backoff::MOVED.step(1);
                 (now.after(wait), Some(now.after(wait)))
             }
         };
@@ -300,10 +317,25 @@ impl Queue {
         self.in_flight.contains_key(id)
     }
 
-    /// The bytes of a delivery.
-    pub fn payload(&self, id: &str) -> Option<Arc<[u8]>> {
-        let entry = self.entries.values().find(|entry| *entry.delivery.id == *id)?;
-        Some(Arc::clone(&entry.delivery.payload))
+    /// One delivery.
+    pub fn delivery(&self, id: &str) -> Option<&Delivery> {
+        let number = self.in_flight.get(id).copied();
+        let entry = match number {
+            Some(number) => self.entries.get(&number),
+            None => self.entries.values().find(|entry| *entry.delivery.id == *id),
+        };
+        entry.map(|entry| &entry.delivery)
+    }
+
+    /// The firings and updates of an alert that wait and were never attempted.
+    pub fn unattempted(&self, key: &str) -> Vec<Arc<str>> {
+        let lane = self.lanes.get(key).into_iter().flatten();
+        let entries = lane.filter_map(|number| self.entries.get(number));
+        entries
+            .filter(|entry| entry.failures == 0 && !self.in_flight.contains_key(&entry.delivery.id))
+            .filter(|entry| matches!(entry.delivery.kind, DocumentKind::Firing | DocumentKind::Updated))
+            .map(|entry| Arc::clone(&entry.delivery.id))
+            .collect()
     }
 
     /// Lets everything be tried at once, whatever the breaker and earlier failures say.
@@ -366,7 +398,6 @@ const FAILURES_TO_PROBE: u32 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::DocumentKind;
     use crate::rule::Severity;
 
     #[test]
@@ -431,6 +462,34 @@ mod tests {
     }
 
     #[test]
+    fn a_receiver_without_a_rate_is_slowed_until_it_has_recovered() {
+        let mut queue = queue(10_000);
+        let throttled = || NotifyError::Throttled { reason: "429".into(), retry_after: Some(Duration::ZERO) };
+        for index in 0..2_000 {
+            queue.push(delivery(&index.to_string(), &format!("key {index}"), Severity::High));
+        }
+        let go = |queue: &mut Queue, seconds| std::iter::from_fn(|| queue.poll(at(seconds))).count();
+        let first = next(&mut queue, 0);
+        outcome(&mut queue, &first, Err(throttled()), 0);
+        assert_eq!(go(&mut queue, 0), 10, "the burst");
+        assert_eq!(go(&mut queue, 1), 10, "the burst again, and no more");
+        let ids: Vec<Arc<str>> = queue.in_flight.keys().map(Arc::clone).collect();
+        for id in ids {
+            outcome(&mut queue, &id, Ok(()), 1);
+        }
+        assert!(go(&mut queue, 1) > 1_000, "it has recovered");
+    }
+
+    #[test]
+    fn a_receiver_that_has_moved_is_tried_each_hour() {
+        let mut queue = queue(10);
+        push(&mut queue, &[("1", "a")]);
+        next(&mut queue, 0);
+        outcome(&mut queue, "1", Err(NotifyError::Moved { reason: "301".into() }), 0);
+        assert_eq!(queue.poll_timeout(at(0)), Some(at(3600)));
+    }
+
+    #[test]
     fn wrong_set_ups_are_tried_slowly() {
         let mut queue = queue(10);
         push(&mut queue, &[("1", "a")]);
@@ -488,9 +547,14 @@ mod tests {
         let mut queue = queue(10);
         push(&mut queue, &[("1", "a")]);
         next(&mut queue, 0);
-        let partial = NotifyError::Partial { reason: "451".into(), remaining: vec!["b@example.org".into()] };
-        outcome(&mut queue, "1", Err(partial), 0);
+        let partial = |remaining: &[&str]| NotifyError::Partial {
+            reason: "451".into(),
+            remaining: remaining.iter().map(|one| (*one).to_owned()).collect(),
+            refused: vec!["c@example.org".into()],
+        };
+        outcome(&mut queue, "1", Err(partial(&["b@example.org"])), 0);
         assert_eq!(queue.poll(at(2)).unwrap().remaining, ["b@example.org"]);
+        assert_eq!(outcome(&mut queue, "1", Err(partial(&[])), 2), Verdict::Delivered);
     }
 
     fn queue(capacity: usize) -> Queue {

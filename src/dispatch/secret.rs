@@ -36,7 +36,7 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// Everybody on this host could read it.
-    #[error("`{path}` holds a secret and may be read by everybody; run `chmod o-r {path}`")]
+    #[error("`{path}` holds a secret and may be read by everybody (R0602); run `chmod o-r {path}`")]
     WorldReadable {
         /// The file.
         path: PathBuf,
@@ -123,6 +123,23 @@ fn read_file(key: &str, path: &Path) -> Result<String, SecretError> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
+/// Refuses a file with a secret that everybody on this host could read.
+pub fn refuse_readable(path: &Path) -> Result<(), SecretError> {
+    let failed = |source| SecretError::Read { key: "key".to_owned(), path: path.to_owned(), source };
+    match std::fs::metadata(path).map_err(failed)?.mode() & 0o004 {
+        0 => Ok(()),
+        _ => Err(SecretError::WorldReadable { path: path.to_owned() }),
+    }
+}
+
+/// Whether a header's value is a secret by the header's name, and belongs into a file.
+pub fn is_secret_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["authorization", "cookie", "token", "secret", "api-key", "apikey", "password"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +166,7 @@ mod tests {
         };
         assert_eq!(read(None, None), Ok(false));
         assert_eq!(read(Some("/nowhere"), None), Err("cannot read the secret from `/nowhere`".to_owned()));
+        assert!(is_secret_header("X-Api-Key") && is_secret_header("authorization") && !is_secret_header("X-Scope"));
         assert!(read(Some("/a"), Some("B")).unwrap_err().starts_with("give only one of `secret_file`"));
         assert!(read(None, Some("EGRET_NO_SUCH")).unwrap_err().contains("no variable `EGRET_NO_SUCH`"));
     }

@@ -37,6 +37,9 @@ pub struct OutboxSettings {
     /// Bytes of deliveries; the oldest of the mildest make room for new ones.
     #[serde(with = "size")]
     pub max_bytes: u64,
+    /// For how long a delivery is tried, where its output says nothing else.
+    #[serde(with = "duration")]
+    pub max_age: Duration,
     /// The longest silence that may be made.
     #[serde(with = "duration")]
     pub longest_silence: Duration,
@@ -44,7 +47,11 @@ pub struct OutboxSettings {
 
 impl Default for OutboxSettings {
     fn default() -> Self {
-        Self { max_bytes: 256 << 20, longest_silence: Duration::from_secs(30 * 86_400) }
+        Self {
+            max_bytes: 256 << 20,
+            max_age: Duration::from_secs(3 * 86_400),
+            longest_silence: Duration::from_secs(30 * 86_400),
+        }
     }
 }
 
@@ -97,11 +104,16 @@ pub enum Transport {
     Discord(EndpointSettings),
     /// A Telegram chat.
     Telegram(EndpointSettings),
+    /// A Google Chat space.
+    Googlechat(EndpointSettings),
     /// A topic of ntfy.
     Ntfy(EndpointSettings),
+    /// An application of Gotify.
+    Gotify(EndpointSettings),
     /// PagerDuty.
     Pagerduty(EndpointSettings),
     /// Opsgenie, or Jira Service Management.
+    #[serde(alias = "jsm")]
     Opsgenie(EndpointSettings),
     /// Prometheus Alertmanager.
     Alertmanager(EndpointSettings),
@@ -133,13 +145,25 @@ impl Transport {
     pub fn default_rate(&self) -> Option<RateSettings> {
         match self {
             Self::Email(_) | Self::Discord(_) => Some(RateSettings { per_second: 0.5, burst: 5 }),
-            Self::Slack(_) | Self::Mattermost(_) | Self::Telegram(_) | Self::Ntfy(_) => {
-                Some(RateSettings { per_second: 1.0, burst: 5 })
-            }
+            Self::Slack(_)
+            | Self::Mattermost(_)
+            | Self::Telegram(_)
+            | Self::Googlechat(_)
+            | Self::Ntfy(_)
+            | Self::Gotify(_) => Some(RateSettings { per_second: 1.0, burst: 5 }),
             Self::Teams(_) | Self::Pagerduty(_) | Self::Opsgenie(_) => {
                 Some(RateSettings { per_second: 2.0, burst: 10 })
             }
             _ => None,
+        }
+    }
+
+    /// What becomes of a firing and a resolution that wait together: people want one message, machines both.
+    pub fn default_coalesce(&self) -> Coalesce {
+        match self {
+            Self::Email(_) => Coalesce::Merge,
+            other if other.service().is_some_and(|(service, _)| service.is_chat()) => Coalesce::Merge,
+            _ => Coalesce::Both,
         }
     }
 
@@ -173,7 +197,9 @@ impl Transport {
             Self::Teams(settings) => (Service::Teams, settings),
             Self::Discord(settings) => (Service::Discord, settings),
             Self::Telegram(settings) => (Service::Telegram, settings),
+            Self::Googlechat(settings) => (Service::Googlechat, settings),
             Self::Ntfy(settings) => (Service::Ntfy, settings),
+            Self::Gotify(settings) => (Service::Gotify, settings),
             Self::Pagerduty(settings) => (Service::Pagerduty, settings),
             Self::Opsgenie(settings) => (Service::Opsgenie, settings),
             Self::Alertmanager(settings) => (Service::Alertmanager, settings),
@@ -195,7 +221,9 @@ pub enum Service {
     Teams,
     Discord,
     Telegram,
+    Googlechat,
     Ntfy,
+    Gotify,
     Pagerduty,
     Opsgenie,
     Alertmanager,
@@ -214,7 +242,9 @@ impl Service {
             Self::Teams => "teams",
             Self::Discord => "discord",
             Self::Telegram => "telegram",
+            Self::Googlechat => "googlechat",
             Self::Ntfy => "ntfy",
+            Self::Gotify => "gotify",
             Self::Pagerduty => "pagerduty",
             Self::Opsgenie => "opsgenie",
             Self::Alertmanager => "alertmanager",
@@ -238,12 +268,22 @@ impl Service {
 
     /// Whether it takes nothing without a token.
     pub fn needs_token(self) -> bool {
-        matches!(self, Self::Telegram | Self::Pagerduty | Self::Opsgenie | Self::SplunkHec)
+        matches!(self, Self::Telegram | Self::Gotify | Self::Pagerduty | Self::Opsgenie | Self::SplunkHec)
     }
 
     /// Whether people read along.
     pub fn is_chat(self) -> bool {
-        matches!(self, Self::Slack | Self::Mattermost | Self::Teams | Self::Discord | Self::Telegram | Self::Ntfy)
+        matches!(
+            self,
+            Self::Slack
+                | Self::Mattermost
+                | Self::Teams
+                | Self::Discord
+                | Self::Telegram
+                | Self::Googlechat
+                | Self::Ntfy
+                | Self::Gotify
+        )
     }
 }
 
@@ -253,6 +293,8 @@ impl Service {
 pub struct EndpointSettings {
     /// Where it is.
     pub url: Option<String>,
+    /// Where all members of a cluster are, for `alertmanager`.
+    pub urls: Vec<String>,
     /// The file that holds the URL, where that is a secret.
     pub url_file: Option<PathBuf>,
     /// The variable that holds the URL.
@@ -529,7 +571,13 @@ pub enum SmtpAuth {
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     /// Where to post.
-    pub url: String,
+    pub url: Option<String>,
+    /// The file that holds the URL, where that is a secret.
+    pub url_file: Option<PathBuf>,
+    /// The variable that holds the URL.
+    pub url_env: Option<String>,
+    /// The systemd credential that holds the URL.
+    pub url_credential: Option<String>,
     /// How requests are made.
     #[serde(default)]
     pub http: HttpSettings,
@@ -596,13 +644,15 @@ pub struct Common {
     pub format: Option<Format>,
     /// Deliveries that wait in memory at once.
     pub queue: usize,
-    /// For how long a delivery is tried before it is given up.
-    #[serde(with = "duration")]
-    pub max_age: Duration,
+    /// For how long a delivery is tried before it is given up; what `outbox` says where it is not given.
+    #[serde(with = "duration_option")]
+    pub max_age: Option<Duration>,
     /// Deliveries a second, and how many may go at once.
     pub rate: Option<RateSettings>,
     /// Whether several alerts may become one delivery.
     pub group: Option<bool>,
+    /// What becomes of a firing and a resolution that wait together; each kind has its own default.
+    pub coalesce: Option<Coalesce>,
     /// Whether resolutions are sent.
     pub send_resolved: bool,
     /// Nothing milder is sent.
@@ -621,7 +671,8 @@ impl Default for Common {
         Self {
             format: None,
             queue: 10_000,
-            max_age: Duration::from_secs(3 * 24 * 3600),
+            max_age: None,
+            coalesce: None,
             rate: None,
             group: None,
             send_resolved: true,
@@ -631,6 +682,16 @@ impl Default for Common {
             fallback: None,
         }
     }
+}
+
+/// What becomes of a firing and a resolution of one alert that wait together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coalesce {
+    /// The resolution says both: when it fired and when it ended.
+    Merge,
+    /// Both are sent, in their order.
+    Both,
 }
 
 /// What an output writes.
@@ -680,6 +741,38 @@ pub struct RoutingSettings {
     pub routes: Vec<RouteSettings>,
     /// Gets what nothing else took.
     pub fallback: Vec<String>,
+    /// Times of the week by name, for `active` of routes.
+    pub schedules: BTreeMap<String, ScheduleSettings>,
+}
+
+/// A time of the week.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSettings {
+    /// The time zone; this host's where it is not given.
+    pub tz: Option<String>,
+    /// Days such as `mon-fri`; every day where none is given.
+    pub weekdays: Option<OneOrMany>,
+    /// Times such as `07:00-19:00`; all day where none is given.
+    pub times: Option<OneOrMany>,
+    /// Days of the month such as `1-7`, or `-1` for the last; all where none is given.
+    pub days_of_month: Option<OneOrMany>,
+    /// Months such as `jan-mar`; all where none is given.
+    pub months: Option<OneOrMany>,
+    /// Years such as `2026`; all where none is given.
+    pub years: Option<OneOrMany>,
+    /// Days such as `2026-12-31` that do not count.
+    pub holidays: Option<OneOrMany>,
+}
+
+/// When a route is tried; outside that time the search goes on as if the route were not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActiveSettings {
+    /// Only during one of these schedules.
+    pub during: Option<OneOrMany>,
+    /// Never during one of these.
+    pub except: Option<OneOrMany>,
 }
 
 /// What holds where a route says nothing else.
@@ -707,6 +800,8 @@ pub struct RouteDefaults {
 pub struct RouteSettings {
     /// Patterns by label; all labels must match one of their patterns.
     pub when: BTreeMap<String, OneOrMany>,
+    /// When it is tried.
+    pub active: ActiveSettings,
     /// Who gets it.
     pub outputs: Vec<String>,
     /// Whether later routes are tried as well.
@@ -912,8 +1007,19 @@ fn default_burst() -> u32 {
 }
 
 /// The fields of [`Common`].
-const COMMON_KEYS: &[&str] =
-    &["format", "queue", "max_age", "rate", "group", "send_resolved", "min_severity", "audit", "heartbeat", "fallback"];
+const COMMON_KEYS: &[&str] = &[
+    "format",
+    "queue",
+    "max_age",
+    "rate",
+    "group",
+    "coalesce",
+    "send_resolved",
+    "min_severity",
+    "audit",
+    "heartbeat",
+    "fallback",
+];
 
 #[cfg(test)]
 mod tests {
@@ -930,7 +1036,7 @@ mod tests {
         let Transport::File(file) = output.transport else { panic!("not a file") };
         assert_eq!((file.rotate_bytes, file.rotate_keep), (Some(100_000_000), 5));
         assert_eq!(output.common.format, Some(Format::Ecs));
-        assert_eq!(output.common.max_age, Duration::from_secs(86_400));
+        assert_eq!(output.common.max_age, Some(Duration::from_secs(86_400)));
     }
 
     #[test]

@@ -14,8 +14,10 @@ pub struct Status {
     pub submitted: u64,
     /// Notifications that found no room on their way in.
     pub lost: u64,
-    /// Notifications that a silence or an inhibition held back.
+    /// Notifications that something held back.
     pub suppressed: u64,
+    /// The same by what it was: `silence`, `inhibition`, `cooldown`, `cap`, `schedule`.
+    pub suppressed_by: BTreeMap<String, u64>,
     /// Alerts that fire.
     pub firing: usize,
     /// Notifications that are on disk, where there is a store.
@@ -35,6 +37,10 @@ pub struct OutputStatus {
     pub last_error: Option<String>,
     /// Deliveries that wait.
     pub waiting: usize,
+    /// Bytes of those among them that are in memory.
+    pub waiting_bytes: u64,
+    /// When the oldest of them was made.
+    pub oldest: Option<Timestamp>,
     /// Deliveries that were made for it.
     pub queued: u64,
     /// Deliveries that it took.

@@ -234,7 +234,9 @@ impl Peer {
         match error.kind() {
             _ if error.raw_os_error() == Some(libc::EMSGSIZE) => NotifyError::permanent(reason),
             io::ErrorKind::PermissionDenied => NotifyError::misconfigured(reason),
-            _ if certificate => NotifyError::misconfigured(reason),
+            _ if certificate || reason.contains(crate::dispatch::email::NO_SUCH_HOST) => {
+                NotifyError::misconfigured(reason)
+            }
             _ => NotifyError::transient(reason),
         }
     }

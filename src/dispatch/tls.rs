@@ -7,6 +7,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::dispatch::secret::{SecretError, refuse_readable};
 use crate::dispatch::settings::TlsSettings;
 
 /// Certificates as they were read.
@@ -32,6 +33,9 @@ pub enum TlsError {
         #[source]
         source: rustls_pki_types::pem::Error,
     },
+    /// A key that everybody could read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A certificate without its key, or a key without its certificate.
     #[error("`certificate_file` and `key_file` belong together")]
     HalfOfAPair,
@@ -51,6 +55,7 @@ pub fn read(settings: &TlsSettings) -> Result<Certificates, TlsError> {
         (None, None) => None,
         (Some(chain), Some(key)) => {
             let failed = |source| TlsError::Read { what: "a key", path: key.clone(), source };
+            refuse_readable(key)?;
             Some((certificates(chain)?, PrivateKeyDer::from_pem_file(key).map_err(failed)?))
         }
         _ => return Err(TlsError::HalfOfAPair),

@@ -3,14 +3,14 @@
 use crate::alert::Delivery;
 use crate::dispatch::http::{self, HttpClient, HttpError, Insecure};
 use crate::dispatch::notifier::{Notifier, NotifyError};
-use crate::dispatch::secret::{Secret, SecretError, SecretPlace};
+use crate::dispatch::secret::{Secret, SecretError, SecretPlace, is_secret_header};
 use crate::dispatch::settings::WebhookSettings;
 use crate::dispatch::signature::{SignatureError, Signer};
 use crate::time::Timestamp;
 
 /// Posts each delivery.
 pub struct WebhookOutput {
-    url: String,
+    url: Secret,
     client: HttpClient,
     signer: Signer,
     headers: Vec<(String, Secret)>,
@@ -28,6 +28,14 @@ pub enum WebhookError {
     /// A key.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// Nowhere to post.
+    #[error("give `url` or `url_file`")]
+    NoUrl,
+    /// A secret where everybody who reads the configuration sees it.
+    #[error(
+        "`headers` must not hold a secret such as `{0}`; put its value in a file and name that as `authorization_file`"
+    )]
+    SecretHeader(String),
     /// A header that HTTP cannot carry.
     #[error("`{0}` is no header with a value that HTTP can carry")]
     Header(String),
@@ -36,7 +44,15 @@ pub enum WebhookError {
 impl WebhookOutput {
     /// An output that connects with its first delivery.
     pub fn new(settings: &WebhookSettings) -> Result<Self, WebhookError> {
-        http::check(&settings.url, if settings.allow_insecure { Insecure::Allowed } else { Insecure::Refused })?;
+        let hidden = SecretPlace {
+            key: "url",
+            file: settings.url_file.as_deref(),
+            env: settings.url_env.as_deref(),
+            credential: settings.url_credential.as_deref(),
+        };
+        let written = settings.url.as_deref().map(Secret::from);
+        let url = hidden.read()?.or(written).ok_or(WebhookError::NoUrl)?;
+        http::check(url.reveal(), if settings.allow_insecure { Insecure::Allowed } else { Insecure::Refused })?;
         let current = SecretPlace {
             key: "secret",
             file: settings.secret_file.as_deref(),
@@ -50,6 +66,9 @@ impl WebhookOutput {
             settings.headers.iter().map(|(name, value)| (name.clone(), Secret::from(value.as_str()))).collect();
         let authorization = file("authorization", settings.authorization_file.as_deref()).read()?;
         headers.extend(authorization.map(|value| ("Authorization".to_owned(), value)));
+        if let Some(name) = settings.headers.keys().find(|name| is_secret_header(name)) {
+            return Err(WebhookError::SecretHeader(name.clone()));
+        }
         for (name, value) in &headers {
             let sound = name.parse::<ureq::http::HeaderName>().is_ok()
                 && ureq::http::HeaderValue::from_str(value.reveal()).is_ok();
@@ -58,7 +77,7 @@ impl WebhookOutput {
             }
         }
         Ok(Self {
-            url: settings.url.clone(),
+            url,
             client: HttpClient::new(&settings.http)?,
             signer: Signer::new(settings.scheme, &secrets)?,
             headers,
@@ -73,6 +92,7 @@ impl Notifier for WebhookOutput {
         let mut headers = vec![("Content-Type", "application/json")];
         headers.extend(signed.iter().map(|(name, value)| (*name, value.as_str())));
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())));
-        self.client.post(&self.url, &headers, &delivery.payload, now)?.verdict(&self.url)
+        let url = self.url.reveal();
+        self.client.post(url, &headers, &delivery.payload, now)?.verdict(url)
     }
 }

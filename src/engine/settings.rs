@@ -116,6 +116,8 @@ pub enum Output {
     Describe(Arc<Process>),
     /// Tell receivers.
     Notification(Notification),
+    /// Would have told receivers, had not something held it back: `cooldown`, `cap` or `schedule`.
+    HeldBack(Notification, &'static str),
     /// Note a flow.
     Record(FlowRecord),
     /// Note what the rules were told of a flow.

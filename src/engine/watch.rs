@@ -11,6 +11,7 @@ use crate::alert::{
     Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, PacketsWanted, Reason, RecentFlows,
     Sighting, Stage, Step, Window, alert_key, compose, episode_uid,
 };
+use crate::engine::Output;
 use crate::engine::checkpoint::{SavedException, SavedGroup, SavedRule};
 use crate::engine::memory::{Memory, Recollection, Shown, amount};
 use crate::engine::settings::Decisions;
@@ -86,6 +87,26 @@ pub(super) struct Happened {
     pub(super) question_bytes: u64,
 }
 
+/// A word of the rule, and what holds it back where something does.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) notification: Notification,
+    pub(super) held_back: Option<&'static str>,
+}
+
+impl Told {
+    fn freely(notification: Notification) -> Self {
+        Self { notification, held_back: None }
+    }
+
+    pub(super) fn into_output(self) -> Output {
+        match self.held_back {
+            None => Output::Notification(self.notification),
+            Some(reason) => Output::HeldBack(self.notification, reason),
+        }
+    }
+}
+
 /// What the rule did, as running totals.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WatchCounts {
@@ -117,6 +138,8 @@ struct GroupState {
     novel_since: Option<Tick>,
     /// Steps of a quota that were told.
     steps: usize,
+    /// Whether it was told that the conditions hold outside the rule's schedule.
+    out_of_hours: bool,
     life: Option<Box<Lifecycle>>,
     evidence: Option<Box<Evidence>>,
     /// The flows whose packets an alert comes with.
@@ -334,7 +357,7 @@ impl Watch {
     }
 
     /// Looks at every group whose verdict may have changed, and tells what did.
-    pub(super) fn evaluate(&mut self, now: &Moment<'_>) -> Vec<Notification> {
+    pub(super) fn evaluate(&mut self, now: &Moment<'_>) -> Vec<Told> {
         let touched = std::mem::take(&mut self.touched);
         if touched.is_empty() && self.active.is_empty() && !(self.is_volatile() && self.holds_groups()) {
             return Vec::new();
@@ -346,15 +369,15 @@ impl Watch {
         }
         due.sort_unstable();
         due.dedup();
-        let mut told: Vec<(Box<[Value]>, Notification)> = Vec::new();
+        let mut told: Vec<(Box<[Value]>, Told)> = Vec::new();
         for id in due {
-            for notification in self.evaluate_group(id, now) {
+            for word in self.evaluate_group(id, now) {
                 let key = self.series.group(id).map(|group| group.key.clone()).unwrap_or_default();
-                told.push((key, notification));
+                told.push((key, word));
             }
         }
         told.sort_by(|one, other| one.0.cmp(&other.0));
-        told.into_iter().map(|(_, notification)| notification).collect()
+        told.into_iter().map(|(_, word)| word).collect()
     }
 
     /// Lets empty groups leave.
@@ -460,6 +483,15 @@ impl Watch {
             life.is_some_and(|life| life.is_firing())
         };
         self.active.iter().filter(fires).count()
+    }
+
+    /// The keys of the alerts that fire, whether they were said or not.
+    pub(super) fn firing_keys(&self) -> impl Iterator<Item = Arc<str>> {
+        let fires = |id: &&GroupId| {
+            let life = self.series.group(**id).and_then(|group| group.extension.life.as_ref());
+            life.is_some_and(|life| life.is_firing())
+        };
+        self.active.iter().filter(fires).map(|id| self.key(*id))
     }
 
     /// What a later run is to take over.
@@ -602,7 +634,7 @@ impl Watch {
         }
     }
 
-    fn evaluate_group(&mut self, id: GroupId, now: &Moment<'_>) -> Vec<Notification> {
+    fn evaluate_group(&mut self, id: GroupId, now: &Moment<'_>) -> Vec<Told> {
         let Some(group) = self.series.advance(id, now.tick, now.length) else {
             self.active.remove(&id);
             return Vec::new();
@@ -617,7 +649,7 @@ impl Watch {
             _ => found,
         };
         if life.is_none() && !found.holds {
-            return Vec::new();
+            return self.out_of_hours(id, now).into_iter().collect();
         }
         let key = self.key(id);
         let past = self.past.get(&key).copied().unwrap_or_default();
@@ -632,6 +664,12 @@ impl Watch {
         self.counts.suppressed += life.suppressed - before;
         let mut told = Vec::new();
         match step {
+            Step::None if life.suppressed > before => {
+                life.uid = episode_uid(&key, life.episode, now.at);
+                let alert = self.document(id, now, &life, "suppressed", Reason::First);
+                let notification = alert_notification(DocumentKind::Firing, now, alert);
+                told.push(Told { notification, held_back: Some("cooldown") });
+            }
             Step::None => {}
             Step::Fired => {
                 self.counts.fired += 1;
@@ -643,24 +681,26 @@ impl Watch {
                 life.announced = self.may_say(now.at);
                 if life.announced {
                     let alert = self.document(id, now, &life, "firing", Reason::First);
-                    told.push(alert_notification(DocumentKind::Firing, now, alert));
+                    told.push(Told::freely(alert_notification(DocumentKind::Firing, now, alert)));
                 } else {
                     life.suppressed += 1;
                     self.counts.suppressed += 1;
+                    let alert = self.document(id, now, &life, "firing", Reason::First);
+                    let notification = alert_notification(DocumentKind::Firing, now, alert);
+                    told.push(Told { notification, held_back: Some("cap") });
                 }
             }
             Step::Updated(reason) if life.announced => {
                 let alert = self.document(id, now, &life, "firing", reason);
-                told.push(alert_notification(DocumentKind::Updated, now, alert));
+                told.push(Told::freely(alert_notification(DocumentKind::Updated, now, alert)));
             }
             Step::Updated(_) => life.suppressed += 1,
             Step::Resolved => {
                 let quiet_until = Some(now.at.after(self.rule.life.cooldown));
                 self.remember(key, Past { episode: life.episode, quiet_until }, now.at);
-                if life.announced {
-                    let alert = self.document(id, now, &life, "resolved", Reason::First);
-                    told.push(alert_notification(DocumentKind::Resolved, now, alert));
-                }
+                let alert = self.document(id, now, &life, "resolved", Reason::First);
+                let notification = alert_notification(DocumentKind::Resolved, now, alert);
+                told.push(Told { notification, held_back: (!life.announced).then_some("cap") });
             }
             Step::Forgotten => {}
         }
@@ -705,6 +745,31 @@ impl Watch {
         let escalation = self.plan.escalations.iter().rposition(|checks| verdict(checks));
         let value = self.plan.first_value(&reading);
         Findings { holds, may_resolve, escalation, value, grown: recalled.steps > steps, quiet_until: None }
+    }
+
+    /// What is told, once, of a group whose conditions hold outside the rule's schedule.
+    fn out_of_hours(&mut self, id: GroupId, now: &Moment<'_>) -> Option<Told> {
+        if self.rule.active.is_always() {
+            return None;
+        }
+        let group = self.series.group(id)?;
+        let edge = self.plan.edge;
+        let reading = Reading { layout: self.series.layout(), gauges: &group.gauges, edge, error: None, now: now.tick };
+        let sums = matches!(self.rule.trigger, Trigger::When(_));
+        let would = sums && !self.in_force && self.plan.verdict(&self.plan.trigger, &reading).holds;
+        let told_before = group.extension.out_of_hours;
+        self.series.group_mut(id)?.extension.out_of_hours = would;
+        if !would || told_before {
+            return None;
+        }
+        self.counts.suppressed += 1;
+        let key = self.key(id);
+        let episode = self.past.get(&key).map_or(0, |past| past.episode) + 1;
+        let mut life = Lifecycle::begin(now.at, episode);
+        life.uid = episode_uid(&key, episode, now.at);
+        life.suppressed = 1;
+        let alert = self.document(id, now, &life, "suppressed", Reason::First);
+        Some(Told { notification: alert_notification(DocumentKind::Firing, now, alert), held_back: Some("schedule") })
     }
 
     /// Whether the cap lets one more alert be said.

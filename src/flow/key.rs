@@ -201,6 +201,10 @@ impl Direction {
 }
 
 impl Scope {
+    /// Each of them.
+    pub const ALL: [Self; 6] =
+        [Self::Loopback, Self::LinkLocal, Self::Private, Self::Multicast, Self::Special, Self::Public];
+
     /// The word for it in rules, alerts and flows.
     pub fn name(self) -> &'static str {
         match self {

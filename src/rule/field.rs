@@ -1,5 +1,6 @@
 //! What a rule can look at: the fields of a flow, and their values.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bstr::{BString, ByteSlice};
@@ -111,7 +112,7 @@ pub enum Value {
     /// Bytes that somebody else wrote.
     Text(#[serde(serialize_with = "serialize_text")] BString),
     /// Several of them.
-    List(Vec<BString>),
+    List(#[serde(serialize_with = "serialize_texts")] Vec<BString>),
 }
 
 impl fmt::Display for Field {
@@ -152,15 +153,23 @@ impl Field {
 
 /// Letters as they are; a byte that is no UTF-8 as `\xff`.
 fn serialize_text<S: serde::Serializer>(value: &BString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&readable(value))
+}
+
+fn serialize_texts<S: serde::Serializer>(list: &[BString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(readable))
+}
+
+fn readable(value: &BString) -> Cow<'_, str> {
     match value.to_str() {
-        Ok(text) => serializer.serialize_str(text),
+        Ok(text) => Cow::Borrowed(text),
         Err(_) => {
             let mut text = String::with_capacity(value.len() + 8);
             for chunk in value.utf8_chunks() {
                 text.push_str(chunk.valid());
                 text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
             }
-            serializer.serialize_str(&text)
+            Cow::Owned(text)
         }
     }
 }

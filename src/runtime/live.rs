@@ -20,7 +20,7 @@ use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::{Described, Describer, Hashing, Service};
 use crate::rule::Field;
-use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::clock::{Clock, StepWatch, SystemClock};
 use crate::runtime::control::Control;
 use crate::runtime::coverage::Coverage;
 use crate::runtime::packets::Packets;
@@ -55,6 +55,7 @@ pub struct Live {
     within: u64,
     watching: watching::Shared,
     looked_at: Instant,
+    steps: StepWatch,
 }
 
 /// How often the source's losses, the interfaces and the tap are looked at.
@@ -97,6 +98,7 @@ impl Live {
             within: 0,
             watching: watching::Shared::default(),
             looked_at: Instant::now(),
+            steps: StepWatch::new(clock.skew()),
         }
     }
 
@@ -326,6 +328,9 @@ impl Live {
             return;
         }
         self.looked_at = Instant::now();
+        if let Some(problem) = self.steps.observe(self.clock.skew()) {
+            perform(Output::Notification(Notification::of_problem(self.clock.now(), problem)));
+        }
         if let Some(losses) = self.source.losses() {
             self.engine.handle_losses(&losses);
         }

@@ -18,9 +18,20 @@ use crate::store::Checkpoints;
 /// Keeps the engine's state on disk while it runs.
 #[derive(Debug)]
 pub struct Keeper {
-    last: Sender<Checkpoint>,
+    words: Sender<Word>,
     thread: JoinHandle<()>,
 }
+
+/// What the thread is told.
+enum Word {
+    /// An alert changed.
+    Changed,
+    /// How the engine ended.
+    Last(Box<Checkpoint>),
+}
+
+/// A checkpoint follows an alert after this time: alerts come in flocks.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How often a checkpoint is taken. What is written larger is written more seldom.
 const EVERY: Duration = Duration::from_secs(20);
@@ -42,16 +53,23 @@ impl Keeper {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(checkpoints: Checkpoints, control: Sender<Control>, clock: SystemClock) -> std::io::Result<Self> {
-        let (last, ending) = bounded(1);
-        let work = move || keep(checkpoints, &control, &ending, clock);
+        let (words, told) = bounded(1);
+        let work = move || keep(checkpoints, &control, &told, clock);
         let thread = std::thread::Builder::new().name("egret-checkpoint".into()).spawn(work)?;
-        Ok(Self { last, thread })
+        Ok(Self { words, thread })
+    }
+
+    /// Says that an alert changed: a crash after this must not lose it, or say it twice.
+    pub fn note_change(&self) {
+        // One waiting notice is as good as many.
+        let _noted_already = self.words.try_send(Word::Changed);
     }
 
     /// Keeps how the engine ended, and waits until that is on disk.
     pub fn finish(self, engine: &Engine) {
         // A thread that has ended said why.
-        if self.last.send(engine.checkpoint()).is_ok() && self.thread.join().is_err() {
+        let last = Word::Last(Box::new(engine.checkpoint()));
+        if self.words.send(last).is_ok() && self.thread.join().is_err() {
             warn!("the last checkpoint was not written");
         }
     }
@@ -80,14 +98,20 @@ pub fn restore(engine: &mut Engine, checkpoints: &Checkpoints) {
     }
 }
 
-fn keep(mut checkpoints: Checkpoints, control: &Sender<Control>, ending: &Receiver<Checkpoint>, clock: SystemClock) {
-    let mut pause = EVERY;
+fn keep(mut checkpoints: Checkpoints, control: &Sender<Control>, told: &Receiver<Word>, clock: SystemClock) {
+    let mut rest = Duration::ZERO;
     let mut failing = false;
     loop {
-        let (checkpoint, is_last) = match ending.recv_timeout(pause) {
-            Ok(last) => (Some(last), true),
+        let next = match told.recv_timeout(EVERY.max(rest)) {
+            Ok(Word::Changed) => settled(told, SETTLE.max(rest)),
+            Ok(Word::Last(last)) => Next::Last(last),
+            Err(RecvTimeoutError::Timeout) => Next::Ask,
             Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => (ask(control), false),
+        };
+        let (checkpoint, is_last) = match next {
+            Next::Last(last) => (Some(*last), true),
+            Next::Ask => (ask(control), false),
+            Next::Nothing => return,
         };
         if let Some(checkpoint) = checkpoint {
             let started = Instant::now();
@@ -100,10 +124,29 @@ fn keep(mut checkpoints: Checkpoints, control: &Sender<Control>, ending: &Receiv
                 warn!(error, "windows and memories are not kept on disk: a restart would lose them");
             }
             failing = written.is_err();
-            pause = EVERY.max(started.elapsed().saturating_mul(SHARE));
+            rest = started.elapsed().saturating_mul(SHARE);
         }
         if is_last {
             return;
+        }
+    }
+}
+
+enum Next {
+    Ask,
+    Last(Box<Checkpoint>),
+    Nothing,
+}
+
+/// Lets further changes come for a while.
+fn settled(told: &Receiver<Word>, pause: Duration) -> Next {
+    let until = Instant::now() + pause;
+    loop {
+        match told.recv_deadline(until) {
+            Ok(Word::Changed) => {}
+            Ok(Word::Last(last)) => return Next::Last(last),
+            Err(RecvTimeoutError::Timeout) => return Next::Ask,
+            Err(RecvTimeoutError::Disconnected) => return Next::Nothing,
         }
     }
 }

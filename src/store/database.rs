@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::alert::LedgerError;
+use crate::store::dead::DeadLetters;
 use crate::time::Timestamp;
 
 /// The database of one state directory.
@@ -18,6 +19,7 @@ pub struct Store {
     pub(super) set_aside: Option<PathBuf>,
     /// Bytes of the deliveries that are kept.
     pub(super) bytes: u64,
+    pub(super) dead: DeadLetters,
 }
 
 /// How much may be kept.
@@ -110,8 +112,21 @@ impl Store {
             .query_row(BYTES, [], |row| row.get(0))
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
         make_private(&path)?;
-        Ok(Self { connection, path, limits, set_aside, bytes: u64::try_from(bytes).unwrap_or(0) })
+        complete(&connection).map_err(|source| StoreError::Open { path: path.clone(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(".")).join("outbox/dead");
+        let dead = DeadLetters::new(&folder, limits.max_bytes);
+        Ok(Self { connection, path, limits, set_aside, bytes: u64::try_from(bytes).unwrap_or(0), dead })
     }
+}
+
+/// Adds what a database of an earlier version lacks.
+fn complete(connection: &Connection) -> rusqlite::Result<()> {
+    const KNOWN: &str = "SELECT COUNT(*) FROM pragma_table_info('alerts') WHERE name = 'told'";
+    let known: i64 = connection.query_row(KNOWN, [], |row| row.get(0))?;
+    if known == 0 {
+        connection.execute_batch("ALTER TABLE alerts ADD COLUMN told INTEGER NOT NULL DEFAULT 1")?;
+    }
+    Ok(())
 }
 
 /// An error of SQLite in the words of the ledger.
@@ -197,6 +212,17 @@ CREATE TABLE IF NOT EXISTS deliveries(
 ) STRICT;
 CREATE INDEX IF NOT EXISTS deliveries_by_output ON deliveries(output, state, sequence);
 CREATE INDEX IF NOT EXISTS deliveries_by_worth ON deliveries(severity, sequence);
+CREATE INDEX IF NOT EXISTS deliveries_by_state ON deliveries(state, sequence);
+CREATE TABLE IF NOT EXISTS delivered(
+    id TEXT PRIMARY KEY,
+    output TEXT NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    severity INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal(
     number INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
@@ -217,6 +243,7 @@ CREATE TABLE IF NOT EXISTS alerts(
     changed_at INTEGER NOT NULL,
     summary TEXT NOT NULL,
     suppressed TEXT,
+    told INTEGER NOT NULL,
     acknowledged_by TEXT,
     acknowledged_at INTEGER,
     document TEXT NOT NULL

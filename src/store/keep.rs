@@ -1,6 +1,7 @@
 //! The store as the ledger of alerts and deliveries.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -27,6 +28,7 @@ impl Ledger for Store {
                 counted.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
             let mut kept = self.connection.prepare("SELECT document FROM silences ORDER BY id")?;
             let documents: Vec<String> = kept.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let mut firing = self.connection.prepare("SELECT * FROM alerts WHERE state = 'firing' ORDER BY key")?;
             Ok(Standing {
                 next_sequence: u64::try_from(next).unwrap_or(1),
                 waiting: waiting
@@ -35,6 +37,7 @@ impl Ledger for Store {
                     .collect(),
                 // A silence of a later version that this one cannot read silences nothing.
                 silences: documents.iter().filter_map(|document| serde_json::from_str(document).ok()).collect(),
+                firing: firing.query_map([], alert_record)?.collect::<Result<_, _>>()?,
                 set_aside: self.set_aside.as_ref().map(|path| path.display().to_string()),
             })
         };
@@ -66,7 +69,14 @@ impl Ledger for Store {
 
     fn deliveries(&mut self, state: DeliveryState, most: usize) -> Result<Vec<Delivery>, LedgerError> {
         const SELECT: &str = "SELECT * FROM deliveries WHERE state = ?1 ORDER BY sequence LIMIT ?2";
+        // What was delivered has left a line and no bytes; the latest is what people look for.
+        const DELIVERED: &str = "SELECT 0 AS sequence, id, output, key, kind, severity, created, x'' AS payload, \
+            '' AS remaining, attempts, NULL AS last_error FROM delivered ORDER BY id DESC LIMIT ?1";
         let read = || -> rusqlite::Result<Vec<Delivery>> {
+            if state == DeliveryState::Delivered {
+                let mut statement = self.connection.prepare_cached(DELIVERED)?;
+                return statement.query_map([signed(most as u64)], delivery)?.collect();
+            }
             let mut statement = self.connection.prepare_cached(SELECT)?;
             statement.query_map(params![state_name(state), signed(most as u64)], delivery)?.collect()
         };
@@ -98,19 +108,49 @@ impl Ledger for Store {
 impl Store {
     fn write(&mut self, changes: &[Change]) -> Result<Vec<GivenUp>, LedgerError> {
         let (limit, before) = (self.limits.max_bytes, self.bytes);
-        let mut write = || -> rusqlite::Result<(Vec<GivenUp>, u64)> {
+        let mut write = || -> rusqlite::Result<(Vec<GivenUp>, u64, Vec<Delivery>)> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut bytes = before;
             for change in changes {
                 bytes = apply(&transaction, change, bytes)?;
             }
             let given_up = make_room(&transaction, &mut bytes, limit)?;
+            let dead = buried(&transaction, changes)?;
             transaction.commit()?;
-            Ok((given_up, bytes))
+            Ok((given_up, bytes, dead))
         };
-        let (given_up, bytes) = write().map_err(ledger_error)?;
+        let (given_up, bytes, dead) = write().map_err(ledger_error)?;
         self.bytes = bytes;
+        for delivery in &dead {
+            if let Err(error) = self.dead.append(delivery) {
+                // The database still has it.
+                tracing::warn!(%error, delivery = %delivery.id, "cannot write a dead letter to its file");
+            }
+        }
+        if let Some(before) = changes.iter().find_map(pruned) {
+            self.dead.prune(before);
+        }
         Ok(given_up)
+    }
+}
+
+/// The deliveries that these changes gave up.
+fn buried(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<Vec<Delivery>> {
+    const SELECT: &str = "SELECT * FROM deliveries WHERE id = ?1 AND state = 'dead'";
+    let mut dead = Vec::new();
+    for change in changes {
+        if let Change::Bury(id, _) = change {
+            let mut statement = transaction.prepare_cached(SELECT)?;
+            dead.extend(statement.query_row([&**id], delivery).optional()?);
+        }
+    }
+    Ok(dead)
+}
+
+fn pruned(change: &Change) -> Option<Timestamp> {
+    match change {
+        Change::Prune(before) => Some(*before),
+        _ => None,
     }
 }
 
@@ -123,6 +163,12 @@ fn apply(transaction: &Transaction<'_>, change: &Change, bytes: u64) -> rusqlite
         }
         Change::Queue(delivery) => insert(transaction, delivery, DeliveryState::Waiting, bytes),
         Change::Hold(delivery) => insert(transaction, delivery, DeliveryState::Held, bytes),
+        Change::Delivered(id, at) => {
+            const LOG: &str = "INSERT OR REPLACE INTO delivered(id, output, key, kind, severity, created, attempts, at) \
+                SELECT id, output, key, kind, severity, created, attempts + 1, ?2 FROM deliveries WHERE id = ?1";
+            transaction.prepare_cached(LOG)?.execute(params![&**id, at.as_nanos()])?;
+            apply(transaction, &Change::Forget(Arc::clone(id)), bytes)
+        }
         Change::Forget(id) => {
             const DELETE: &str = "DELETE FROM deliveries WHERE id = ?1 RETURNING LENGTH(payload)";
             let freed: Option<i64> =
@@ -136,9 +182,13 @@ fn apply(transaction: &Transaction<'_>, change: &Change, bytes: u64) -> rusqlite
             Ok(bytes)
         }
         Change::Shrink(id, payload) => {
+            const LENGTH: &str = "SELECT LENGTH(payload) FROM deliveries WHERE id = ?1";
+            let before: Option<i64> =
+                transaction.prepare_cached(LENGTH)?.query_row([&**id], |row| row.get(0)).optional()?;
+            let Some(before) = before.and_then(|before| u64::try_from(before).ok()) else { return Ok(bytes) };
             const UPDATE: &str = "UPDATE deliveries SET payload = ?2 WHERE id = ?1";
             transaction.prepare_cached(UPDATE)?.execute(params![&**id, &**payload])?;
-            Ok(bytes)
+            Ok(bytes.saturating_sub(before) + payload.len() as u64)
         }
         Change::Bury(id, error) => {
             const UPDATE: &str = "UPDATE deliveries SET state = 'dead', last_error = ?2 WHERE id = ?1";
@@ -208,9 +258,11 @@ fn journal(
         document,
     ])?;
     let Some(alert) = &notification.alert else { return Ok(()) };
-    const UPSERT: &str = "INSERT INTO alerts(key, uid, rule, severity, state, changed_at, summary, suppressed, document) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+    const UPSERT: &str = "INSERT INTO alerts\
+        (key, uid, rule, severity, state, changed_at, summary, suppressed, document, told) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?8 IS NULL) \
         ON CONFLICT(key) DO UPDATE SET \
+            told = (uid = excluded.uid AND told) OR excluded.told, \
             acknowledged_by = CASE WHEN uid = excluded.uid THEN acknowledged_by END, \
             acknowledged_at = CASE WHEN uid = excluded.uid THEN acknowledged_at END, \
             uid = excluded.uid, severity = excluded.severity, state = excluded.state, \
@@ -247,6 +299,9 @@ fn prune(transaction: &Transaction<'_>, before: Timestamp, bytes: u64) -> rusqli
     const ALERTS: &str = "DELETE FROM alerts WHERE changed_at < ?1 AND state NOT IN ('firing', 'pending')";
     transaction.execute(ALERTS, [before])?;
     transaction.execute("DELETE FROM silences WHERE ends_at IS NOT NULL AND ends_at < ?1", [before])?;
+    const LOG: &str = "DELETE FROM delivered WHERE id IN (SELECT id FROM delivered WHERE at < ?1 LIMIT 5000) \
+        OR id < (SELECT id FROM delivered ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    transaction.execute(LOG, params![before, MOST_LOGGED])?;
     const OLD: &str = "DELETE FROM deliveries WHERE created < ?1 RETURNING LENGTH(payload)";
     let mut statement = transaction.prepare_cached(OLD)?;
     let freed: Vec<i64> = statement.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -254,11 +309,27 @@ fn prune(transaction: &Transaction<'_>, before: Timestamp, bytes: u64) -> rusqli
     Ok(bytes.saturating_sub(freed))
 }
 
-/// Gives up the oldest of the mildest until the limit is kept. Critical ones stay: only their age ends them.
+/// Lines of the log of deliveries; older ones leave before their time.
+const MOST_LOGGED: i64 = 200_000;
+
+/// Makes room until the limit is kept: of what was given up before, then of the mildest, the oldest.
+/// Critical ones stay: only their age ends them.
 fn make_room(transaction: &Transaction<'_>, bytes: &mut u64, limit: u64) -> rusqlite::Result<Vec<GivenUp>> {
     const VICTIMS: &str = "DELETE FROM deliveries WHERE sequence IN \
         (SELECT sequence FROM deliveries WHERE severity < ?1 ORDER BY severity, sequence LIMIT 64) \
         RETURNING output, id, LENGTH(payload)";
+    const DEAD: &str = "DELETE FROM deliveries WHERE sequence IN \
+        (SELECT sequence FROM deliveries WHERE state = 'dead' ORDER BY sequence LIMIT 64) RETURNING LENGTH(payload)";
+    while *bytes > limit {
+        let mut statement = transaction.prepare_cached(DEAD)?;
+        let freed: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        if freed.is_empty() {
+            break;
+        }
+        for length in freed {
+            *bytes = bytes.saturating_sub(u64::try_from(length).unwrap_or(0));
+        }
+    }
     let mut given_up = Vec::new();
     while *bytes > limit {
         let mut statement = transaction.prepare_cached(VICTIMS)?;
@@ -307,6 +378,7 @@ fn alert_record(row: &Row<'_>) -> rusqlite::Result<AlertRecord> {
         changed_at: Timestamp::from_nanos(row.get("changed_at")?),
         summary: row.get("summary")?,
         suppressed: row.get("suppressed")?,
+        told: row.get("told")?,
         acknowledged_by: row.get("acknowledged_by")?,
         document: serde_json::from_str(&document).unwrap_or_default(),
     })
@@ -316,7 +388,7 @@ fn moment(change: &Change) -> Option<Timestamp> {
     match change {
         Change::Journal(notification, _) => Some(notification.timestamp),
         Change::Queue(delivery) | Change::Hold(delivery) => Some(delivery.created),
-        Change::Prune(at) | Change::Acknowledge { at, .. } => Some(*at),
+        Change::Prune(at) | Change::Acknowledge { at, .. } | Change::Delivered(_, at) => Some(*at),
         _ => None,
     }
 }
@@ -326,6 +398,7 @@ fn state_name(state: DeliveryState) -> &'static str {
         DeliveryState::Waiting => "waiting",
         DeliveryState::Held => "held",
         DeliveryState::Dead => "dead",
+        DeliveryState::Delivered => "delivered",
     }
 }
 
@@ -355,7 +428,6 @@ mod tests {
     use super::*;
     use crate::store::StoreLimits;
     use std::path::Path;
-    use std::sync::Arc;
 
     #[test]
     fn what_was_committed_is_there_after_a_restart() {
@@ -382,8 +454,46 @@ mod tests {
         assert_eq!(store.bytes, 200);
         store.commit(&[Change::Bury("a".into(), "550 no".into()), Change::Revive("b".into(), 9)]).unwrap();
         assert_eq!(store.delivery("a").unwrap().unwrap().0, DeliveryState::Dead);
+        let files: Vec<_> = std::fs::read_dir(directory.path().join("outbox/dead")).unwrap().flatten().collect();
+        let letter: serde_json::Value = serde_json::from_slice(&std::fs::read(files[0].path()).unwrap()).unwrap();
+        assert_eq!((letter["id"].as_str(), letter["error"].as_str()), (Some("a"), Some("550 no")));
+        assert_eq!(letter["payload"], "x".repeat(100));
         assert_eq!(store.waiting("soc", 9, 10).unwrap().len(), 1);
         assert_eq!(store.load().unwrap().next_sequence, 10);
+        store.commit(&[Change::Delivered("b".into(), Timestamp::from_secs(9))]).unwrap();
+        let log = store.deliveries(DeliveryState::Delivered, 10).unwrap();
+        assert_eq!((log.len(), &*log[0].id, log[0].attempts), (1, "b", 1));
+        assert_eq!(store.bytes, 100, "the log keeps no bytes");
+    }
+
+    #[test]
+    fn what_was_given_up_makes_room_before_what_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = StoreLimits { max_bytes: 1_000 };
+        let mut store = Store::open(directory.path(), limits, Timestamp::EPOCH).unwrap();
+        let queue = |number| Change::Queue(delivery(number, &number.to_string(), Severity::Low));
+        store.commit(&(0..10).map(queue).collect::<Vec<_>>()).unwrap();
+        store.commit(&[Change::Bury("9".into(), "400".into())]).unwrap();
+        assert_eq!(store.commit(&[queue(10)]).unwrap(), []);
+        assert!(store.delivery("9").unwrap().is_none());
+        assert_eq!(store.commit(&[queue(11)]).unwrap().len(), 11, "then the mildest go, in one handful");
+    }
+
+    #[test]
+    fn alerts_that_fire_are_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let journal = |key: &str, state: &'static str, suppressed: Option<&str>| {
+            let state = crate::alert::AlertState { key: key.into(), uid: "u".into(), state, ..Default::default() };
+            let alert = crate::alert::Alert { state, ..Default::default() };
+            let notification = Notification::of_alert(DocumentKind::Firing, Timestamp::from_secs(7), alert);
+            Change::Journal(Arc::new(notification), suppressed.map(Into::into))
+        };
+        store.commit(&[journal("said", "firing", None), journal("said", "firing", Some("silence 1"))]).unwrap();
+        store.commit(&[journal("held", "firing", Some("silence 1")), journal("over", "resolved", None)]).unwrap();
+        let firing = open(directory.path()).load().unwrap().firing;
+        let told: Vec<(&str, bool)> = firing.iter().map(|alert| (alert.key.as_str(), alert.told)).collect();
+        assert_eq!(told, [("held", false), ("said", true)]);
     }
 
     #[test]
@@ -415,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_kept() {
+    fn alerts_and_silences_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
         let alert = |state: &'static str| {
@@ -430,6 +540,7 @@ mod tests {
         let alerts = store.alerts(10).unwrap();
         assert_eq!((alerts.len(), alerts[0].state.as_str()), (1, "resolved"));
         assert_eq!(alerts[0].acknowledged_by.as_deref(), Some("alice"), "of the same episode");
+        assert!(alerts[0].told, "the end was said");
         store.commit(&[Change::Prune(Timestamp::from_secs(100))]).unwrap();
         assert!(store.alerts(10).unwrap().is_empty());
     }

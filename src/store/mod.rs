@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod database;
+mod dead;
 pub mod journal;
 mod keep;
 

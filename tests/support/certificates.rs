@@ -1,6 +1,7 @@
 //! A certificate authority for one test and the certificate of its servers.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -40,7 +41,13 @@ impl Certificates {
         Self {
             authority: write("authority.pem", root.pem()),
             certificate: write("server.pem", server.pem()),
-            key: write("server.key", key.serialize_pem()),
+            key: private(write("server.key", key.serialize_pem())),
         }
     }
+}
+
+/// A key that others cannot read, as Egret wants it.
+fn private(path: PathBuf) -> PathBuf {
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+    path
 }

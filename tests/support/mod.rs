@@ -9,6 +9,7 @@ pub mod mmdb;
 pub mod namespace;
 pub mod process;
 pub mod rsyslog;
+pub mod schemas;
 pub mod scripted;
 pub mod sinks;
 pub mod smtp;

@@ -26,6 +26,8 @@ pub struct RsyslogServer {
     pub udp_port: u16,
     pub tcp_port: u16,
     pub tls_port: u16,
+    /// Takes nobody without a certificate of the authority.
+    pub mutual_port: u16,
     directory: PathBuf,
     running: Running,
 }
@@ -52,7 +54,7 @@ impl RsyslogServer {
         certificates: &Certificates,
         tcp_port: u16,
     ) -> Self {
-        let (udp_port, tls_port) = (free_port(), free_port());
+        let (udp_port, tls_port, mutual_port) = (free_port(), free_port(), free_port());
         let directory = directory.join("rsyslog");
         fs::create_dir_all(&directory).expect("the test's directory is writable");
         let configuration = directory.join("rsyslog.conf");
@@ -70,18 +72,21 @@ impl RsyslogServer {
              \x20 defaultNetstreamDriverCertFile=\"{certificate}\"\n\
              \x20 defaultNetstreamDriverKeyFile=\"{key}\")\n\
              template(name=\"line\" type=\"string\" string=\"{template}\")\n\
-             {udp}{tcp}{tls}\
+             {udp}{tcp}{tls}{mutual}\
              module(load=\"imudp\")\nmodule(load=\"imtcp\")\n\
              input(type=\"imudp\" address=\"127.0.0.1\" port=\"{udp_port}\" ruleset=\"udp\")\n\
              input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{tcp_port}\" ruleset=\"tcp\")\n\
              input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{tls_port}\" ruleset=\"tls\"\n\
-             \x20 streamDriver.name=\"gtls\" streamDriver.mode=\"1\" streamDriver.authMode=\"anon\")\n",
+             \x20 streamDriver.name=\"gtls\" streamDriver.mode=\"1\" streamDriver.authMode=\"anon\")\n\
+             input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{mutual_port}\" ruleset=\"mutual\"\n\
+             \x20 streamDriver.name=\"gtls\" streamDriver.mode=\"1\" streamDriver.authMode=\"x509/certvalid\")\n",
             authority = certificates.authority.display(),
             certificate = certificates.certificate.display(),
             key = certificates.key.display(),
             udp = ruleset("udp"),
             tcp = ruleset("tcp"),
             tls = ruleset("tls"),
+            mutual = ruleset("mutual"),
         );
         fs::write(&configuration, text).expect("the test's directory is writable");
         let mut command = match namespace {
@@ -90,7 +95,7 @@ impl RsyslogServer {
         };
         command.arg("-n").arg("-f").arg(&configuration).arg("-i").arg(directory.join("rsyslog.pid"));
         let running = Running::start("rsyslogd", command, &directory);
-        let mut server = Self { udp_port, tcp_port, tls_port, directory, running };
+        let mut server = Self { udp_port, tcp_port, tls_port, mutual_port, directory, running };
         wait::until("rsyslog to listen", || {
             server.running.assert_alive();
             is_listening(server.running.pid(), server.tls_port).then_some(())

@@ -23,6 +23,8 @@ pub enum Answer {
     Hang(Duration),
     /// Sends the answer one byte at a time.
     Drip(Duration),
+    /// Takes this long over the request, and then says yes.
+    SlowRead(Duration),
 }
 
 /// One request, and when it came.
@@ -74,7 +76,10 @@ fn serve(stream: &TcpStream, script: &(dyn Fn(usize) -> Answer + Send + Sync), e
         let answer = {
             let mut exchanges = exchanges.lock().expect("no thread panics while it holds the list");
             let answer = script(exchanges.len());
-            let taken = matches!(answer, Answer::Status(200..=299, _) | Answer::Body(200..=299, _) | Answer::Drip(_));
+            let taken = matches!(
+                answer,
+                Answer::Status(200..=299, _) | Answer::Body(200..=299, _) | Answer::Drip(_) | Answer::SlowRead(_)
+            );
             exchanges.push(Exchange { at: Instant::now(), request, taken });
             answer
         };
@@ -91,6 +96,10 @@ fn serve(stream: &TcpStream, script: &(dyn Fn(usize) -> Answer + Send + Sync), e
             Answer::Hang(patience) => {
                 thread::sleep(patience);
                 false
+            }
+            Answer::SlowRead(pause) => {
+                thread::sleep(pause);
+                reply(writer, 204, "").is_ok()
             }
             Answer::Drip(pause) => {
                 let bytes = b"HTTP/1.1 204 No Content\r\nX-Padding: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n";

@@ -19,7 +19,7 @@ pub const PASSWORD: &str = "feathers and fish";
 const PYTHON: &str = "/usr/bin/python3";
 
 const SERVER: &str = r#"
-import json, ssl, sys, threading
+import base64, json, ssl, sys, threading
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
@@ -27,6 +27,21 @@ port, certificate, key, folder, username, password = sys.argv[1:7]
 
 class Handler:
     count = 0
+    put_off = set()
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address.startswith("never"):
+            return "550 5.1.1 nobody of that name"
+        if address.startswith("later") and address not in Handler.put_off:
+            Handler.put_off.add(address)
+            return "451 4.3.0 not now"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def auth_XOAUTH2(self, server, args):
+        said = base64.b64decode(args[1]).decode()
+        return AuthResult(success=said == f"user={username}\x01auth=Bearer {password}\x01\x01")
+
     async def handle_DATA(self, server, session, envelope):
         Handler.count += 1
         mail = {"from": envelope.mail_from, "to": envelope.rcpt_tos, "tls": session.ssl is not None,

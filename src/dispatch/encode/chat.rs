@@ -1,4 +1,5 @@
-//! A message for people in a chat: Slack, Mattermost, Teams, Discord, Telegram, ntfy.
+//! A message for people in a chat: Slack, Mattermost, Teams, Discord, Telegram,
+//! Google Chat, ntfy, Gotify.
 //!
 //! Each has its own markup, its own characters to escape, and its own limits.
 //! Nothing from a process can call people by name or leave its field.
@@ -21,16 +22,19 @@ pub fn slack(message: &Message, origin: &Origin) -> Vec<u8> {
                 json!({"title": name, "value": escape(&clip(&value, 600)), "short": value.chars().count() <= 40})
             })
             .collect();
-        json!({
+        let mut attachment = json!({
             "color": shade(notification),
             "fallback": escape(&clip(&one_line(notification.summary()), 1000)),
             "title": escape(&clip(&title(notification), 200)),
-            "title_link": link(notification),
             "text": escape(&clip(&one_line(notification.summary()), 3000)),
             "fields": fields,
             "footer": escape(&one_line(&*origin.host.name)),
             "ts": notification.timestamp.as_secs(),
-        })
+        });
+        if let (Some(url), Json::Object(attachment)) = (link(notification), &mut attachment) {
+            attachment.insert("title_link".to_owned(), json!(url));
+        }
+        attachment
     };
     let attachments: Vec<Json> = message.notifications.iter().take(20).map(|one| attachment(one)).collect();
     let more = rest(message, 20);
@@ -56,7 +60,9 @@ pub fn teams(message: &Message, origin: &Origin) -> Vec<u8> {
                 .into_iter()
                 .map(|(name, value)| json!({"title": name, "value": plain(&clip(&value, 500))}))
                 .collect();
-            body.push(json!({"type": "FactSet", "facts": facts}));
+            if !facts.is_empty() {
+                body.push(json!({"type": "FactSet", "facts": facts}));
+            }
         }
         let more = rest(message, listed);
         body.push(json!({"type": "TextBlock", "text": plain(&format!("{}{more}", one_line(&*origin.host.name))),
@@ -159,6 +165,58 @@ pub fn ntfy(message: &Message, origin: &Origin, topic: &str) -> Vec<u8> {
     to_bytes(&body)
 }
 
+/// A card in a Google Chat space, with a line for notices.
+pub fn googlechat(message: &Message, origin: &Origin) -> Vec<u8> {
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let section = |notification: &Notification| {
+        let mut widgets = vec![json!({"textParagraph": {"text": format!(
+            "<font color=\"{}\"><b>{}</b></font><br>{}",
+            shade(notification),
+            escape(&clip(&title(notification), 200)),
+            escape(&clip(&one_line(notification.summary()), 1000)),
+        )}})];
+        widgets.extend(facts(notification).into_iter().take(30).map(|(name, value)| {
+            json!({"decoratedText": {"topLabel": name, "text": escape(&clip(&value, 300)), "wrapText": true}})
+        }));
+        json!({"widgets": widgets})
+    };
+    // A message may have 32,000 bytes.
+    for listed in [10, 5, 2, 1] {
+        let sections: Vec<Json> = message.notifications.iter().take(listed).map(|one| section(one)).collect();
+        let subtitle = format!("{}{}", one_line(&*origin.host.name), rest(message, listed));
+        let body = to_bytes(&json!({
+            "text": clip(&subject(message, origin), 400).replace(['<', '>', '*', '_', '`', '~'], " "),
+            "cardsV2": [{"cardId": &*message.id, "card": {
+                "header": {"title": "Egret", "subtitle": subtitle},
+                "sections": sections,
+            }}],
+        }));
+        if body.len() <= 30_000 || listed == 1 {
+            return body;
+        }
+    }
+    Vec::new()
+}
+
+/// A message of Gotify, in plain text.
+pub fn gotify(message: &Message, origin: &Origin) -> Vec<u8> {
+    let priority = match message.severity() {
+        _ if message.kind().ends() => 2,
+        Severity::Critical => 10,
+        Severity::High => 8,
+        Severity::Medium => 5,
+        Severity::Low | Severity::Info => 3,
+    };
+    let lines: Vec<String> =
+        message.notifications.iter().take(10).map(|one| clip(&one_line(one.summary()), 500)).collect();
+    to_bytes(&json!({
+        "title": clip(&subject(message, origin), 200),
+        "message": format!("{}{}", lines.join("\n"), rest(message, 10)),
+        "priority": priority,
+        "extras": {"client::display": {"contentType": "text/plain"}},
+    }))
+}
+
 fn facts(notification: &Notification) -> Vec<(&'static str, String)> {
     match (&notification.alert, &notification.problem) {
         (Some(alert), _) => text::facts(alert, notification.kind),
@@ -259,6 +317,18 @@ mod tests {
         assert_eq!(body["chat_id"], "-100");
         let body = read(ntfy(&hostile(), &example::origin(), "alerts"));
         assert_eq!((body["topic"].as_str(), body["priority"].as_u64()), (Some("alerts"), Some(4)));
+    }
+
+    #[test]
+    fn google_chat_and_gotify_keep_their_limits_and_escape() {
+        let body = read(googlechat(&hostile(), &example::origin()));
+        assert!(body.to_string().contains("&lt;!channel&gt; &amp;") && !body.to_string().contains("<!channel>"));
+        let mut message = hostile();
+        message.notifications = vec![example::with_command_line(&[b'<'; 100_000]); 50];
+        assert!(googlechat(&message, &example::origin()).len() <= 32_000);
+        let body = read(gotify(&hostile(), &example::origin()));
+        assert_eq!((body["priority"].as_u64(), body["title"].as_str().unwrap().contains("[HIGH]")), (Some(8), true));
+        assert_eq!(read(gotify(&resolved(), &example::origin()))["priority"], 2);
     }
 
     fn hostile() -> Message {

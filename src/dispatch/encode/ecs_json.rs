@@ -9,7 +9,7 @@ use crate::alert::{Alert, DocumentKind, Notification};
 use crate::rule::{Confidence, Quantity, Severity, Sum, Value};
 
 /// The version of ECS that the field names are taken from.
-pub const ECS_VERSION: &str = "9.0.0";
+pub const ECS_VERSION: &str = "9.4.0";
 
 /// The document of one notification.
 pub fn encode(notification: &Notification, origin: &Origin) -> Vec<u8> {

@@ -50,6 +50,23 @@ pub fn encode(message: &Message, origin: &Origin, envelope: &Envelope) -> Vec<u8
     mail.multipart(body).map(|mail| mail.formatted()).expect("a mail with a sender and recipients can always be built")
 }
 
+/// The same mail with the plain text alone, and no more of it than a screen or two.
+pub fn shrink(mail: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(mail);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return mail.to_vec() };
+    let Some(boundary) = body.lines().find(|line| line.starts_with("--egret-")) else { return mail.to_vec() };
+    let Some(part) = body.split(boundary).nth(1) else { return mail.to_vec() };
+    let mut kept = String::new();
+    // Between whole lines nothing of the part's encoding is torn.
+    for line in part.split_inclusive("\r\n") {
+        if kept.len() + line.len() > SMALL_MAIL {
+            break;
+        }
+        kept.push_str(line);
+    }
+    format!("{head}\r\n\r\n{boundary}{}\r\n{boundary}--\r\n", kept.trim_end_matches("=\r\n")).into_bytes()
+}
+
 fn headers(message: &Message) -> Vec<(&'static str, &str)> {
     let headline = message.headline();
     let state = headline.alert.as_ref().map_or(headline.kind.name(), |alert| alert.state.state);
@@ -166,6 +183,8 @@ fn name(path: &str) -> Option<String> {
     path.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
+/// Bytes of the text in a mail's small form.
+const SMALL_MAIL: usize = 8_192;
 /// Letters of a subject.
 const LONGEST_SUBJECT: usize = 180;
 

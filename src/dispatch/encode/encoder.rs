@@ -47,6 +47,15 @@ impl Encoder {
         Self::Syslog(format, Box::new(header))
     }
 
+    /// The same message in a small form, for a receiver that found it too large.
+    pub fn shrink(&self, payload: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Email(_) => email::shrink(payload),
+            Self::Journal => journald::shrink(payload),
+            _ => json::shrink(payload),
+        }
+    }
+
     /// The bytes of a message. Formats that say one thing a record give one line for each notification.
     pub fn encode(&self, message: &Message, origin: &Origin) -> Vec<u8> {
         match self {
@@ -72,6 +81,8 @@ fn endpoint(service: Service, settings: &EndpointSettings, message: &Message, or
         Service::Teams => chat::teams(message, origin),
         Service::Discord => chat::discord(message, origin),
         Service::Telegram => chat::telegram(message, origin, &text(&settings.chat_id)),
+        Service::Googlechat => chat::googlechat(message, origin),
+        Service::Gotify => chat::gotify(message, origin),
         Service::Ntfy => chat::ntfy(message, origin, &text(&settings.topic)),
         Service::Pagerduty => paging::pagerduty(message, origin),
         Service::Opsgenie => paging::opsgenie(message, origin),

@@ -20,7 +20,7 @@ pub fn alertmanager_webhook(message: &Message, origin: &Origin) -> Vec<u8> {
             "annotations": alert.annotations,
             "startsAt": alert.starts_at,
             "endsAt": alert.ends_at.map_or_else(|| json!("0001-01-01T00:00:00Z"), |at| json!(at)),
-            "generatorURL": alert.link,
+            "generatorURL": alert.link.clone().unwrap_or_default(),
             "fingerprint": fingerprint(&alert.labels),
         })
     };

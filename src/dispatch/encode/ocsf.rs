@@ -51,6 +51,7 @@ pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&s
             "version": OCSF_VERSION,
             "product": {"name": "egret", "vendor_name": "Egret", "version": env!("CARGO_PKG_VERSION")},
             "log_name": notification.kind.name(),
+            "profiles": ["container", "host"],
         },
         "device": {
             "hostname": &*origin.host.name,
@@ -88,10 +89,11 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
     event.insert("confidence".to_owned(), json!(confidence.1));
     if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
         metadata.insert("uid".to_owned(), json!(&*state.uid));
-        set(metadata, "tags", (!rule.tags.is_empty()).then(|| tags(&rule.tags)));
+        set(metadata, "labels", (!rule.tags.is_empty()).then(|| json!(rule.tags)));
     }
     if let Some(Json::Object(finding)) = event.get_mut("finding_info") {
         set(finding, "desc", (!rule.description.is_empty()).then(|| json!(rule.description)));
+        set(finding, "tags", (!rule.tags.is_empty()).then(|| json!([{"name": "tags", "values": rule.tags}])));
         set(finding, "src_url", rule.references.first().map(|link| json!(link)));
         set(finding, "attacks", (!rule.attack.is_empty()).then(|| attacks(&rule.attack)));
         finding.insert("created_time".to_owned(), json!(state.started_at.as_millis()));
@@ -130,9 +132,8 @@ fn evidence(alert: &Alert) -> Json {
     if let Some(process) = &alert.process {
         evidence.insert("process".to_owned(), self::process(alert, process));
     }
-    if let Some(user) = &alert.user {
-        evidence.insert("actor".to_owned(), json!({"user": user_of(user)}));
-    }
+    let user = alert.user.as_ref().and_then(user_of);
+    set(&mut evidence, "actor", user.map(|user| json!({"user": user})));
     if let Some(container) = &alert.container {
         let mut object = Map::new();
         object.insert("uid".to_owned(), json!(&*container.id));
@@ -156,8 +157,10 @@ fn evidence(alert: &Alert) -> Json {
         set(&mut end, "port", (destination.port != 0).then(|| json!(destination.port)));
         set(&mut end, "hostname", destination.domain.as_deref().map(Json::from));
         set(&mut end, "domain", destination.registered_domain.as_deref().map(Json::from));
-        let system = json!({"number": destination.asn, "name": destination.as_org.as_deref()});
-        set(&mut end, "autonomous_system", destination.asn.map(|_| system));
+        let mut system = Map::new();
+        set(&mut system, "number", destination.asn.map(Json::from));
+        set(&mut system, "name", destination.as_org.as_deref().map(Json::from));
+        set(&mut end, "autonomous_system", (!system.is_empty()).then_some(Json::Object(system)));
         set(&mut end, "location", destination.country.as_deref().map(|country| json!({"country": country})));
         evidence.insert("dst_endpoint".to_owned(), Json::Object(end));
         let asked = destination.domain.as_deref().filter(|_| destination.domain_source == Some("dns"));
@@ -202,7 +205,7 @@ fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
         set(&mut file, "hashes", process.executable.hash.as_deref().map(hash));
         object.insert("file".to_owned(), Json::Object(file));
     }
-    set(&mut object, "user", alert.user.as_ref().map(user_of));
+    set(&mut object, "user", alert.user.as_ref().and_then(user_of));
     if let Some(parent) = &alert.parent {
         let mut above = Map::new();
         above.insert("pid".to_owned(), json!(parent.pid));
@@ -213,11 +216,12 @@ fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
     Json::Object(object)
 }
 
-fn user_of(user: &crate::alert::UserFacts) -> Json {
+/// `None` where nothing is known of the user: the schema wants a name or a number.
+fn user_of(user: &crate::alert::UserFacts) -> Option<Json> {
     let mut object = Map::new();
     set(&mut object, "name", user.name.as_deref().map(Json::from));
     set(&mut object, "uid", user.uid.map(|uid| json!(uid.to_string())));
-    Json::Object(object)
+    (!object.is_empty()).then_some(Json::Object(object))
 }
 
 fn observables(alert: &Alert) -> Json {
@@ -238,10 +242,6 @@ fn observables(alert: &Alert) -> Json {
         add("evidences.actor.user.name", 4, "User Name", name.to_owned());
     }
     Json::Array(all)
-}
-
-fn tags(tags: &[String]) -> Json {
-    Json::Array(tags.iter().map(|tag| json!({"name": tag})).collect())
 }
 
 fn attacks(techniques: &[String]) -> Json {
