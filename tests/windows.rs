@@ -92,19 +92,62 @@ fn write_rule(
     .unwrap();
 }
 
+/// Suricata tells of each event past a threshold; here an alert is a state, told once when it begins.
+/// So each case is compared as the thresholds above which that state begins, and those above which not.
+#[test]
+fn counts_reach_the_thresholds_that_suricata_counted() {
+    let Some(expected) = data::path("expected/thresholds.json") else { return };
+    let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
+    let capture = data::path(expected["capture"].as_str().unwrap()).unwrap();
+    for case in expected["cases"].as_array().unwrap() {
+        let (rule, alerts) = (case["rule"].as_str().unwrap(), case["alerts"].as_u64().unwrap());
+        let thresholds = match rule {
+            // Every event tells: there were as many.
+            "no threshold" => vec![(alerts - 1, true), (alerts, false)],
+            // Every event after the first `count` tells.
+            _ if rule.starts_with("detection_filter") => {
+                let count: u64 = rule.rsplit(' ').next().unwrap().parse().unwrap();
+                vec![(count, alerts > 0), ((count + alerts).saturating_sub(1), true), (count + alerts, false)]
+            }
+            // The third event tells, and no other.
+            _ if rule.starts_with("both: one alert when the 3rd event") => vec![(2, true)],
+            // The first tells and perhaps a second one: here an alert goes on and is not told again.
+            _ if rule.starts_with("limit: at most") => vec![(0, true)],
+            other => panic!("the data has a case that is not understood: {other}"),
+        };
+        for (over, fires) in thresholds {
+            let rules = format!(
+                "version: 1\nrules:\n  - {{id: requests, title: Echo requests, severity: low, \
+                 match: {{proto: icmp, src.ip: 192.168.0.89}}, group_by: [src.ip, dst.ip], window: 1h, \
+                 when: {{packets_out: {{gt: {over}}}}}}}"
+            );
+            assert_eq!(told(&capture, &rules).len(), usize::from(fires), "{rule}: more than {over}");
+        }
+    }
+}
+
 /// For each rule that fired the pairs for which it did.
 fn fired(capture: &Path, rules: &str) -> BTreeMap<String, BTreeSet<Pair>> {
+    let mut fired = BTreeMap::<String, BTreeSet<Pair>>::new();
+    for (id, pair) in told(capture, rules) {
+        fired.entry(id).or_default().insert(pair);
+    }
+    fired
+}
+
+/// Every alert that fired: its rule and its pair.
+fn told(capture: &Path, rules: &str) -> Vec<(String, Pair)> {
     let mut engine = Engine::new(Settings::default(), Arc::new(compiled(rules)));
     let mut fragments = Fragments::default();
     let mut reader = Reader::open(capture).unwrap();
-    let mut fired = BTreeMap::<String, BTreeSet<Pair>>::new();
+    let mut fired = Vec::new();
     let mut drain = |engine: &mut Engine| {
         while let Some(output) = engine.poll_output() {
             let Output::Notification(notification) = output else { continue };
             let (DocumentKind::Firing, Some(alert)) = (notification.kind, &notification.alert) else { continue };
             let group = serde_json::to_value(alert).unwrap()["group"].clone();
             let address = |field: &str| group[field].as_str().unwrap().parse::<IpAddr>().unwrap();
-            fired.entry(alert.rule.metadata.id.to_string()).or_default().insert((address("src.ip"), address("dst.ip")));
+            fired.push((alert.rule.metadata.id.to_string(), (address("src.ip"), address("dst.ip"))));
         }
     };
     while let Some(batch) = reader.next_batch() {

@@ -21,7 +21,8 @@ use crate::names::{Application, FlowRecord};
 use crate::rule::{Host, RuleSet};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::control;
-use crate::runtime::offline::{FrameCounts, Offline};
+use crate::runtime::counts::FrameCounts;
+use crate::runtime::offline::Offline;
 use crate::runtime::recording::DeltaWriter;
 use crate::units::Bytes;
 use crate::view::{FLOW_COLUMNS, FlowView};
@@ -151,14 +152,20 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     }
     let rows = log.finish()?;
     let statistics = run.engine().statistics();
-    let summary = json!({
-        "flows": rows.len(),
-        "source": run.source().name(),
-        "bytes": statistics.bytes,
-        "unattributed_bytes": statistics.unattributed_bytes,
-        "coverage": run.watching().load().coverage,
-        "losses": statistics.losses,
-    });
+    let mut summary = match run.source().needs_lookups() {
+        true => {
+            let mut summary = summary(run.counts(), rows.len());
+            summary["repeated"] = json!(run.counts().repeated);
+            summary
+        }
+        // The kernel source sees no frames.
+        false => json!({ "flows": rows.len() }),
+    };
+    summary["source"] = json!(run.source().name());
+    summary["bytes"] = json!(statistics.bytes);
+    summary["unattributed_bytes"] = json!(statistics.unattributed_bytes);
+    summary["coverage"] = json!(run.watching().load().coverage);
+    summary["losses"] = json!(statistics.losses);
     print(arguments.output, &rows, &summary)?;
     Ok(Exit::Fine)
 }
@@ -226,7 +233,7 @@ fn keep(record: FlowRecord, rows: &mut Rows) {
 fn summary(counts: &FrameCounts, flows: usize) -> serde_json::Value {
     let mut summary = json!({
         "frames": counts.frames,
-        "frames_without_ip": counts.frames - counts.ip_packets,
+        "frames_without_ip": counts.errors.total(),
         "ip_packets": counts.ip_packets,
         "ip_bytes": counts.ip_bytes,
         "flows": flows,
@@ -291,9 +298,12 @@ fn print_table(records: &[&FlowRecord], summary: &serde_json::Value) -> io::Resu
     let mut out = BufWriter::new(io::stdout().lock());
     writeln!(out, "{}", table.trim_fmt())?;
     if let serde_json::Value::Object(summary) = summary {
+        let losses = summary.get("losses").and_then(serde_json::Value::as_object).into_iter().flatten();
+        let lost = losses.filter(|(_, lost)| **lost != 0);
         let facts: Vec<String> = summary
             .iter()
             .filter(|(_, value)| !value.is_object())
+            .chain(lost)
             .map(|(key, value)| {
                 format!("{} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned), key.replace('_', " "))
             })

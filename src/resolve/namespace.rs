@@ -38,7 +38,8 @@ pub(super) struct NetworkNamespace {
     /// A process in it, through which its text tables are read.
     pub member: u32,
     addresses_of: Option<Addresses>,
-    addresses: Option<Vec<Address>>,
+    addresses: Vec<Address>,
+    addresses_are_fresh: bool,
     /// When the last list of its sockets was read, and how long that took.
     pub listed: Option<(Instant, Duration)>,
 }
@@ -127,27 +128,38 @@ impl NetworkNamespace {
             Some(tables) => (tables.diag.ok(), tables.destroyed.ok(), tables.conntrack.ok(), tables.addresses.ok()),
             None => (None, None, None, None),
         };
-        Self { diag, destroyed, conntrack, member, addresses_of, addresses: None, listed: None }
+        Self {
+            diag,
+            destroyed,
+            conntrack,
+            member,
+            addresses_of,
+            addresses: Vec::new(),
+            addresses_are_fresh: false,
+            listed: None,
+        }
     }
 
     /// The addresses of its interfaces.
     pub(super) fn addresses(&mut self, proc: &mut Proc) -> &[Address] {
-        if self.addresses.is_none() {
+        if !std::mem::replace(&mut self.addresses_are_fresh, true) {
             let listed = self.addresses_of.as_mut().and_then(|addresses| addresses.list().ok());
-            self.addresses = Some(listed.unwrap_or_else(|| {
+            self.addresses = listed.unwrap_or_else(|| {
                 let mut table = |name| {
                     let directory = proc.process(self.member);
                     directory.and_then(|directory| proc.read_table(&directory, name)).unwrap_or_default()
                 };
-                proc_net::parse_addresses(&table("fib_trie"), &table("if_inet6"))
-            }));
+                let read = proc_net::parse_addresses(&table("fib_trie"), &table("if_inet6"));
+                // A namespace without any address is one that could not be read.
+                if read.is_empty() { std::mem::take(&mut self.addresses) } else { read }
+            });
         }
-        self.addresses.as_deref().unwrap_or_default()
+        &self.addresses
     }
 
     /// Lets the addresses be read again: they come and go.
     pub(super) fn forget_addresses(&mut self) {
-        self.addresses = None;
+        self.addresses_are_fresh = false;
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select_biased, tick};
-use smallvec::{SmallVec, smallvec};
 use tracing::{debug, warn};
 
 use crate::alert::Notification;
@@ -22,6 +21,7 @@ use crate::resolve::{Described, Describer, Hashing, Service};
 use crate::rule::Field;
 use crate::runtime::clock::{Clock, StepWatch, SystemClock};
 use crate::runtime::control::Control;
+use crate::runtime::counts::FrameCounts;
 use crate::runtime::coverage::Coverage;
 use crate::runtime::packets::Packets;
 use crate::runtime::source::Source;
@@ -39,7 +39,7 @@ pub struct Live {
     fragments: Fragments,
     /// Needed where several interfaces are captured.
     duplicates: Option<Duplicates>,
-    undecoded: u64,
+    counts: FrameCounts,
     /// Descriptions of owners that are still to come.
     undescribed: u64,
     /// Owner look-ups and descriptions that found no room.
@@ -57,6 +57,9 @@ pub struct Live {
     looked_at: Instant,
     steps: StepWatch,
 }
+
+/// Packets that are handed to the engine together.
+const TOGETHER: usize = 256;
 
 /// How often the source's losses, the interfaces and the tap are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -88,7 +91,7 @@ impl Live {
             clock,
             fragments: Fragments::default(),
             duplicates,
-            undecoded: 0,
+            counts: FrameCounts::default(),
             undescribed: 0,
             unasked: 0,
             tap: None,
@@ -138,6 +141,11 @@ impl Live {
     /// The engine, to look at.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What was captured; nothing, where the source counts by itself.
+    pub fn counts(&self) -> &FrameCounts {
+        &self.counts
     }
 
     /// The source, to look at.
@@ -228,38 +236,44 @@ impl Live {
 
     fn handle_batch(&mut self, batch: &Batch) {
         let skew = self.clock.skew();
+        let mut packets: Vec<Packet<'_>> = Vec::with_capacity(TOGETHER + 1);
         for frame in batch.frames() {
-            match decode(&frame, &mut self.fragments) {
-                Ok(packet) => {
-                    if self.duplicates.as_mut().is_some_and(|duplicates| !duplicates.admits(&packet)) {
-                        continue;
-                    }
-                    if let Some(packets) = &mut self.packets {
-                        packets.ring().take(&frame, &packet);
-                    }
-                    let timestamp = self.clock.event_time(packet.timestamp, skew);
-                    for side in self.sides(&Packet { timestamp, ..packet }) {
-                        self.engine.handle_packet(&side);
-                    }
-                }
+            self.counts.frames += 1;
+            let packet = match decode(&frame, &mut self.fragments) {
+                Ok(packet) => packet,
                 Err(error) => {
-                    self.undecoded += 1;
+                    self.counts.errors.record(error);
                     debug!(%error, "a frame holds no IP packet");
+                    continue;
                 }
+            };
+            if self.duplicates.as_mut().is_some_and(|duplicates| !duplicates.admits(&packet)) {
+                self.counts.repeated += 1;
+                continue;
             }
+            if let Some(kept) = &mut self.packets {
+                kept.ring().take(&frame, &packet);
+            }
+            self.counts.add(&packet);
+            self.hand_over(Packet { timestamp: self.clock.event_time(packet.timestamp, skew), ..packet }, &mut packets);
         }
+        self.engine.handle_packets(&packets);
     }
 
     /// The packet as each socket of this host sees it. What one local socket
     /// sends to another is captured once, and went out of the one and into the other.
-    fn sides<'a>(&mut self, packet: &Packet<'a>) -> SmallVec<[Packet<'a>; 2]> {
-        let side = |direction| Packet { direction, ..*packet };
+    fn hand_over<'a>(&mut self, packet: Packet<'a>, packets: &mut Vec<Packet<'a>>) {
         match self.engine.settings().local.passage(&packet.five_tuple, packet.direction) {
             Passage::Within => {
                 self.within += 2 * packet.bytes.0;
-                smallvec![side(Some(FrameDirection::Out)), side(Some(FrameDirection::In))]
+                packets.push(Packet { direction: Some(FrameDirection::Out), ..packet });
+                packets.push(Packet { direction: Some(FrameDirection::In), ..packet });
             }
-            passage => smallvec![side(passage.way())],
+            passage => packets.push(Packet { direction: passage.way(), ..packet }),
+        }
+        if packets.len() >= TOGETHER {
+            self.engine.handle_packets(packets);
+            packets.clear();
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod counts;
 pub mod coverage;
 pub mod fetch;
 pub mod live;

@@ -8,8 +8,8 @@ use indicatif::ProgressBar;
 use crate::attribution::{Attribution, DeclaredOwners, Evidence, Process};
 use crate::capture::offline::{Damage, Interface, OfflineError, Reader};
 use crate::engine::{Engine, Output};
-use crate::packet::{DecodeErrors, Fragments, LinkType, Packet, decode};
-use crate::time::Timestamp;
+use crate::packet::{Fragments, LinkType, Packet, decode};
+use crate::runtime::counts::FrameCounts;
 
 /// An engine that is fed from files.
 #[derive(Debug)]
@@ -18,23 +18,6 @@ pub struct Offline {
     owners: Option<DeclaredOwners>,
     fragments: Fragments,
     counts: FrameCounts,
-}
-
-/// What was read.
-#[derive(Debug, Clone, Default)]
-pub struct FrameCounts {
-    /// Records of the files.
-    pub frames: u64,
-    /// Packets of the outermost IP header.
-    pub ip_packets: u64,
-    /// Their bytes, by that header.
-    pub ip_bytes: u64,
-    /// Frames that gave no packet, by reason.
-    pub errors: DecodeErrors,
-    /// The first packet's time.
-    pub first: Option<Timestamp>,
-    /// The last packet's time.
-    pub last: Option<Timestamp>,
 }
 
 /// Packets that are handed to the engine together.
@@ -135,15 +118,6 @@ impl Offline {
         // The declaration says which end is local, which a capture without directions does not.
         packet.direction = Some(declared.direction);
         Some(Attribution::Known { process: Arc::clone(declared.process), evidence: Evidence::Declared })
-    }
-}
-
-impl FrameCounts {
-    fn add(&mut self, packet: &Packet<'_>) {
-        self.ip_packets += 1;
-        self.ip_bytes = self.ip_bytes.saturating_add(packet.bytes.0);
-        self.first.get_or_insert(packet.timestamp);
-        self.last = Some(packet.timestamp);
     }
 }
 

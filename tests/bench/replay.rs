@@ -1,21 +1,31 @@
-//! How much of the processor a replay costs, as a ratio to tcpdump on the same file in the same run.
+//! How much of the processor a replay costs, as ratios in the same run: to
+//! tcpdump on the same file, of many rules to few, of large lists to small ones.
+//! And what a million flows hold in memory.
 //!
 //! The file: 10 million packets (`EGRET_BENCH_PACKETS`) of 100,000 flows, cut
 //! at 128 bytes. Each contender is a process of its own; its user and system
 //! time is what the kernel says, the median of several rounds, so a loaded
-//! machine disturbs the ratios little.
+//! machine disturbs the ratios little. What reading the rules and lists costs
+//! is measured on an empty capture and told apart.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::hash::BuildHasherDefault;
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use egret::capture::offline::Reader;
-use egret::packet::{Fragments, decode};
+use egret::engine::{Engine, Settings};
+use egret::packet::{Address, Endpoint, FiveTuple, Fragment, Fragments, FrameDirection, Packet, Protocol, decode};
+use egret::rule::compile::{Options, compile};
+use egret::rule::diagnose::Source;
+use egret::time::Timestamp;
+use egret::units::Bytes;
 use procfs::process::Process;
 
 fn main() {
@@ -34,45 +44,215 @@ fn compare() {
     let packets = packets();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("generated.pcap");
+    let empty = directory.path().join("empty.pcap");
     write_capture(&file, packets).expect("room for the capture");
+    write_capture(&empty, 0).expect("room for the capture");
     println!("{packets} packets of {FLOWS} flows, {} MB", file.metadata().expect("its size").len() / 1_000_000);
 
-    let mut times: Vec<(&str, Vec<f64>)> = CONTENDERS.iter().map(|name| (*name, Vec::new())).collect();
+    let mut contenders: Vec<Contender> = [Work::Tcpdump, Work::Own("floor"), Work::Own("read"), Work::Own("decode")]
+        .into_iter()
+        .chain(
+            [10, 100, 10_000].map(|rules| Work::Replay(format!("{rules} rules"), write_rules(directory.path(), rules))),
+        )
+        .chain([10, 1_000_000].map(|size| Work::Replay(format!("{size} CIDRs"), write_lists(directory.path(), size))))
+        .map(|work| Contender { loading: load_time(&work, &empty), work, times: Vec::new() })
+        .collect();
     for _ in 0..ROUNDS {
-        for (name, times) in &mut times {
-            times.push(processor_time(name, &file));
+        for contender in &mut contenders {
+            contender.times.push(processor_time(&contender.work, &file));
         }
     }
-    let mut tcpdump = None;
-    for (name, mut times) in times {
-        times.sort_by(f64::total_cmp);
-        let nanos = times[times.len() / 2] * 1e9 / packets as f64;
-        let reference = *tcpdump.get_or_insert(nanos);
-        println!("{name:<8} {nanos:>7.1} ns a packet   {:>5.2} of tcpdump", nanos / reference);
+    let nanos: HashMap<String, f64> =
+        contenders.iter().map(|contender| (contender.work.name(), contender.nanos(packets))).collect();
+    let tcpdump = nanos["tcpdump"];
+    for contender in &contenders {
+        let (name, own) = (contender.work.name(), nanos[&contender.work.name()]);
+        println!(
+            "{name:<14} {own:>7.1} ns a packet   {:>5.2} of tcpdump   {:>7.1} ms to load",
+            own / tcpdump,
+            contender.loading * 1e3
+        );
     }
+    for (what, large, small, limit) in [
+        ("100 rules of tcpdump", "100 rules", "tcpdump", 1.0),
+        ("10,000 rules of 10", "10000 rules", "10 rules", 1.2),
+        ("1,000,000 CIDRs of 10", "1000000 CIDRs", "10 CIDRs", 2.0),
+    ] {
+        println!("{what:<24} {:>5.2}   at most {limit}", nanos[large] / nanos[small]);
+    }
+    hold_a_million_flows();
+}
+
+/// What is measured, and how long it took each time.
+struct Contender {
+    work: Work,
+    /// Seconds before the first packet.
+    loading: f64,
+    times: Vec<f64>,
+}
+
+enum Work {
+    Tcpdump,
+    /// A part of the way, in a process of this program.
+    Own(&'static str),
+    /// `egret replay` with a name and these rules.
+    Replay(String, PathBuf),
+}
+
+impl Work {
+    fn name(&self) -> String {
+        match self {
+            Self::Tcpdump => "tcpdump".to_owned(),
+            Self::Own(name) => (*name).to_owned(),
+            Self::Replay(name, _) => name.clone(),
+        }
+    }
+
+    fn command(&self, file: &Path) -> Command {
+        match self {
+            Self::Tcpdump => {
+                let mut command = Command::new("tcpdump");
+                command.arg("-r").arg(file).args(["-w", "/dev/null"]);
+                command
+            }
+            Self::Own(name) => {
+                let mut command = Command::new(std::env::current_exe().expect("this program's path"));
+                command.arg(name).arg(file);
+                command
+            }
+            Self::Replay(_, rules) => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+                command.arg("replay").arg(file).arg("--rules").arg(rules);
+                command
+            }
+        }
+    }
+}
+
+impl Contender {
+    /// Of one packet, without what came before the first: the median.
+    fn nanos(&self, packets: u64) -> f64 {
+        let mut times = self.times.clone();
+        times.sort_by(f64::total_cmp);
+        (times[times.len() / 2] - self.loading).max(0.0) * 1e9 / packets as f64
+    }
+}
+
+/// Ten rules that see all or much of the traffic, and others that each wait for a program, an address, a port or
+/// a name that does not come.
+fn write_rules(directory: &Path, count: usize) -> PathBuf {
+    let path = directory.join(format!("{count}-rules.yaml"));
+    let mut text = String::from("version: 1\nrules:\n");
+    for number in 0..count {
+        let (condition, group) = match number {
+            0 => ("direction: outbound".to_owned(), "src.ip"),
+            1 => ("dst.port: 443".to_owned(), "dst.ip"),
+            2 => ("dst.scope: public".to_owned(), "dst.ip"),
+            3 => ("proto: tcp".to_owned(), "exe"),
+            4 => ("dst.ip: 203.0.0.0/8".to_owned(), "src.ip"),
+            5..10 => (format!("dst.ip: 203.0.113.{number}"), "exe"),
+            _ => match number % 4 {
+                0 => (format!("exe: /opt/program-{number}/bin/run"), "cmdline"),
+                1 => (format!("dst.ip: 198.18.{}.{}", number / 250, number % 250), "exe"),
+                2 => (format!("dst.port: {}", 1_024 + number), "exe"),
+                _ => (format!("dst.domain: host-{number}.example.org"), "exe"),
+            },
+        };
+        writeln!(
+            text,
+            "  - {{id: rule-{number}, title: A bench rule, severity: low, match: {{{condition}}}, group_by: [{group}], \
+             window: 60s, when: {{bytes_out: {{gte: 100TB}}}}}}"
+        )
+        .expect("a string takes everything");
+    }
+    std::fs::write(&path, text).expect("room for the rules");
+    path
+}
+
+/// Ten rules, each with a list; together the lists have so many CIDRs. Every fourth server is in one.
+fn write_lists(directory: &Path, size: u32) -> PathBuf {
+    let folder = directory.join(format!("{size}-cidrs"));
+    std::fs::create_dir_all(&folder).expect("room for the rules");
+    let mut text = String::from("version: 1\nlists:\n");
+    let mut rules = String::from("rules:\n");
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for list in 0..10 {
+        let mut networks = format!("203.0.113.{}/32\n", list * 4);
+        for _ in 1..(size / 10).max(1) {
+            // Not the servers' own networks.
+            let address = (random.next() as u32 & 0x3fff_ff00) | 0x4000_0000;
+            writeln!(networks, "{}/24", std::net::Ipv4Addr::from(address)).expect("a string takes everything");
+        }
+        std::fs::write(folder.join(format!("{list}.txt")), networks).expect("room for the lists");
+        writeln!(text, "  list_{list}: {{type: cidr, file: {list}.txt, max_items: 1000000}}")
+            .expect("a string takes everything");
+        writeln!(
+            rules,
+            "  - {{id: rule-{list}, title: A bench rule, severity: low, match: {{dst.ip: $list_{list}}}, \
+             group_by: [src.ip], window: 60s, when: {{bytes_out: {{gte: 100TB}}}}}}"
+        )
+        .expect("a string takes everything");
+    }
+    let path = folder.join("rules.yaml");
+    std::fs::write(&path, text + &rules).expect("room for the rules");
+    path
+}
+
+/// The engine's memory for a million flows that all match a rule.
+fn hold_a_million_flows() {
+    let rules = "version: 1\nrules:\n  - {id: all, title: All, severity: low, match: {direction: outbound}, \
+                 group_by: [dst.ip], window: 60s, when: {bytes_out: {gte: 100TB}}}";
+    let rules = compile(vec![Source::new("rules.yaml", rules)], &Options::default()).into_result().expect("a rule");
+    let before = resident();
+    let mut engine = Engine::new(Settings::default(), Arc::new(rules));
+    let local = Endpoint::new(Address::from_v4([10, 0, 0, 5]), 40_000);
+    for number in 0..MANY_FLOWS {
+        let remote =
+            Endpoint::new(Address::from_v4((0xc000_0000 | number >> 6).to_be_bytes()), 1024 + (number & 63) as u16);
+        let packet = Packet {
+            timestamp: Timestamp::from_nanos(1_777_860_000_000_000_000 + i64::from(number) * 20_000),
+            five_tuple: FiveTuple { protocol: Protocol::UDP, source: local, destination: remote },
+            bytes: Bytes(1_000),
+            payload_bytes: Bytes(972),
+            tcp_flags: None,
+            tcp_sequence: 0,
+            fragment: Fragment::None,
+            direction: Some(FrameDirection::Out),
+            interface: 0,
+            payload: &[],
+        };
+        engine.handle_packet(&packet);
+    }
+    let statistics = engine.statistics();
+    println!(
+        "{} flows, {} groups    {:>5} MB   at most 256",
+        statistics.flows.live,
+        statistics.groups,
+        resident().saturating_sub(before) / 1_000_000
+    );
+}
+
+fn resident() -> u64 {
+    let pages = Process::myself().and_then(|process| process.statm()).expect("/proc/self/statm").resident;
+    pages * procfs::page_size()
 }
 
 fn packets() -> u64 {
     std::env::var("EGRET_BENCH_PACKETS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000_000)
 }
 
+/// Seconds that a contender needs for a capture without packets.
+fn load_time(work: &Work, empty: &Path) -> f64 {
+    let mut times: Vec<f64> = (0..ROUNDS).map(|_| processor_time(work, empty)).collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 /// User and system seconds that a contender takes for the file.
-fn processor_time(contender: &str, file: &Path) -> f64 {
+fn processor_time(work: &Work, file: &Path) -> f64 {
     let before = children_time();
-    let mut command = match contender {
-        "tcpdump" => {
-            let mut command = Command::new("tcpdump");
-            command.arg("-r").arg(file).args(["-w", "/dev/null"]);
-            command
-        }
-        own => {
-            let mut command = Command::new(std::env::current_exe().expect("this program's path"));
-            command.arg(own).arg(file);
-            command
-        }
-    };
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the contender starts");
-    assert!(status.success(), "{contender} failed");
+    let status = work.command(file).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the contender starts");
+    assert!(status.success(), "{} failed", work.name());
     children_time() - before
 }
 
@@ -216,7 +396,7 @@ impl Random {
     }
 }
 
-const CONTENDERS: [&str; 4] = ["tcpdump", "floor", "read", "decode"];
 const FLOWS: u64 = 100_000;
+const MANY_FLOWS: u32 = 1_000_000;
 const SNAPLEN: u32 = 128;
 const ROUNDS: usize = 5;
