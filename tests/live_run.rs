@@ -96,6 +96,11 @@ fn every_kind_of_sender_is_named() {
             Sink::udp(&network.server, &format!("{v4}:9")),
         ];
         let mut egret = Egret::start(&network.client, directory.path(), source, UPLOADS, "");
+        // Though it has given up every privilege that it needs no longer.
+        assert!(
+            source == Source::Kernel || egret.is_real_time("news"),
+            "short-lived senders would wait for their turn"
+        );
 
         upload(&network.client, directory.path(), &format!("http://{v4}/v4"), 2_000_000);
         upload(&network.client, directory.path(), &format!("http://{v6}/v6"), 2_000_000);

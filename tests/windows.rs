@@ -77,6 +77,63 @@ fn no_window_misses_its_peak_or_invents_one() {
     assert!(peaks_seen > 500 || data::path("captures").is_none());
 }
 
+/// The packets of a capture tell the same alerts, to the letter, in pieces of any size and with extra wake-ups.
+#[test]
+fn a_capture_tells_the_same_however_it_is_cut() {
+    const RULES: &str = "
+version: 1
+rules:
+  - {id: much, title: Much, severity: low, group_by: [src.ip], window: 10s, when: {bytes_out: {gt: 20kB}}}
+  - {id: many, title: Many, severity: low, group_by: [src.ip], window: 60s, when: {connections: {gt: 3}}}
+  - {id: wide, title: Wide, severity: low, group_by: [src.ip], window: 60s, when: {distinct(dst.ip): {gt: 2}}}
+  - {id: long, title: Long, severity: low, group_by: [src.ip, dst.ip], window: 5s, for: 3s, when: {packets_out: {gt: 2}}}
+";
+    let rules = Arc::new(compiled(RULES));
+    let mut fired = 0;
+    for (name, expected) in expected() {
+        let frames = expected["totals"]["frames"].as_u64().unwrap();
+        if !(20..20_000).contains(&frames) {
+            continue;
+        }
+        let path = data::path(&name).unwrap();
+        let whole = told_in_pieces(&path, &rules, 1 << 20, false);
+        fired += whole.len();
+        for (size, wakeful) in [(1, false), (7, true), (97, true)] {
+            assert_eq!(told_in_pieces(&path, &rules, size, wakeful), whole, "{name}: {size} at a time");
+        }
+    }
+    assert!(fired > 200 || data::path("captures").is_none(), "{fired} notifications");
+}
+
+/// Every notification, with packets handed over `size` at a time; a wakeful engine is woken at the time of each piece.
+fn told_in_pieces(capture: &Path, rules: &Arc<RuleSet>, size: usize, wakeful: bool) -> Vec<String> {
+    let mut engine = Engine::new(Settings::default(), Arc::clone(rules));
+    let mut fragments = Fragments::default();
+    let mut reader = Reader::open(capture).unwrap();
+    let mut told = Vec::new();
+    let mut drain = |engine: &mut Engine| {
+        while let Some(output) = engine.poll_output() {
+            if let Output::Notification(notification) = output {
+                told.push(serde_json::to_string(&notification).unwrap());
+            }
+        }
+    };
+    while let Some(batch) = reader.next_batch() {
+        let packets: Vec<_> = batch.filter_map(|record| decode(&record.frame, &mut fragments).ok()).collect();
+        for piece in packets.chunks(size) {
+            if wakeful {
+                engine.handle_timeout(piece[0].timestamp);
+                drain(&mut engine);
+            }
+            engine.handle_packets(piece);
+        }
+    }
+    engine.handle_timeout(engine.now().after(std::time::Duration::from_secs(300)));
+    engine.finish();
+    drain(&mut engine);
+    told
+}
+
 fn write_rule(
     rules: &mut String,
     id: &str,

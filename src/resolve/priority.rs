@@ -24,11 +24,8 @@ pub(super) struct Priority {
 impl Priority {
     /// Moves the calling thread before others, as far as it may.
     pub(super) fn claim() -> Self {
-        // What the thread gives up later it may take again when the capability for it is gone.
-        for (resource, limit) in [(Resource::Rtprio, LOWEST_REAL_TIME), (Resource::Nice, NICE_LIMIT)] {
-            let _ = rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
-        }
-        // Only the privileged may; the others wait their turn.
+        permit_priority();
+        // Where that is not permitted the thread waits its turn.
         let _ = rustix::process::setpriority_process(None, NICE);
         Self { is_first: go_first(), since: Instant::now(), busy: processor_time() }
     }
@@ -47,6 +44,14 @@ impl Priority {
             (false, false) => self.is_first = go_first(),
             _ => {}
         }
+    }
+}
+
+/// Permits this process's threads to move before others later on, when the capability for it has been given up.
+/// Only the privileged may permit that.
+pub fn permit_priority() {
+    for (resource, limit) in [(Resource::Rtprio, LOWEST_REAL_TIME), (Resource::Nice, NICE_LIMIT)] {
+        let _ = rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
     }
 }
 

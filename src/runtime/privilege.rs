@@ -5,6 +5,8 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
+use crate::resolve::permit_priority;
+
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
@@ -33,6 +35,8 @@ const NEEDED: [Capability; 8] = [
 /// # Errors
 /// Where the kernel refuses; nothing has been given up then, and the caller decides.
 pub fn restrict() -> Result<(), PrivilegeError> {
+    // A limit outlives the capability that raises it: no thread needs CAP_SYS_NICE later.
+    permit_priority();
     let needed: CapsHashSet = NEEDED.into_iter().collect();
     let permitted = caps::read(None, CapSet::Permitted)?;
     let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();

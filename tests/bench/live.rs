@@ -1,5 +1,6 @@
-//! What watching a link costs: the capture against tcpdump on the same packets
-//! in the same run, and an owner's look-up against reading `/proc/net/tcp`.
+//! What watching a link costs: the capture and the whole program, with the
+//! rules that ship, against tcpdump on the same packets in the same run; and an
+//! owner's look-up against reading `/proc/net/tcp`.
 //!
 //! Needs root, iproute2, iperf3 and tcpdump. A paced stream of datagrams of
 //! 1,400 bytes (`EGRET_BENCH_RATE`, 1G) crosses a veth link between two
@@ -11,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -48,6 +50,19 @@ fn capture_against_tcpdump() {
         "-w",
         "/dev/null",
     ]));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let log = folder.path().join("log");
+    let whole = Contender::start_logging(
+        link.command(&link.client, env!("CARGO_BIN_EXE_egret"))
+            .args(["run", "--source", "pcap", "--interface", "eth0", "--state-dir"])
+            .arg(folder.path().join("state")),
+        &log,
+    );
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    while !said().contains("watching") {
+        assert!(whole.is_running(), "egret ended: {}", said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     std::thread::sleep(Duration::from_secs(1));
     let mut server =
         link.command(&link.server, "iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn().expect("iperf3");
@@ -60,8 +75,8 @@ fn capture_against_tcpdump() {
         .spawn()
         .expect("iperf3");
 
-    let (cpu_before, started) = (thread_times(), Instant::now());
-    let tcpdump_before = tcpdump.time();
+    let (cpu_before, started) = (thread_times(OWN), Instant::now());
+    let (tcpdump_before, whole_before) = (tcpdump.time(), whole.time());
     let (mut packets, mut bytes, mut fragments) = (0_u64, 0_u64, Fragments::default());
     let mut decoding = Duration::ZERO;
     while client.try_wait().expect("a child").is_none() {
@@ -80,12 +95,13 @@ fn capture_against_tcpdump() {
         packets += batch.len() as u64;
     }
     let used = |name: &str| {
-        let nanos =
-            thread_times().get(name).copied().unwrap_or_default() - cpu_before.get(name).copied().unwrap_or_default();
+        let nanos = thread_times(OWN).get(name).copied().unwrap_or_default()
+            - cpu_before.get(name).copied().unwrap_or_default();
         nanos as f64 / packets as f64
     };
     let own = used("capture");
     let theirs = (tcpdump.time() - tcpdump_before) as f64 / packets as f64;
+    let everything = (whole.time() - whole_before) as f64 / packets as f64;
     let losses = capture.losses();
     server.wait().expect("a child");
     println!(
@@ -96,8 +112,10 @@ fn capture_against_tcpdump() {
     );
     println!("tcpdump  {theirs:>7.1} ns a packet");
     println!("capture  {own:>7.1} ns a packet   {:>5.2} of tcpdump", own / theirs);
+    println!("egret    {everything:>7.1} ns a packet   {:>5.2} of tcpdump   at most 300 ns", everything / theirs);
     println!("decode   {:>7.1} ns a packet (wall clock)", decoding.as_nanos() as f64 / packets as f64);
     assert_eq!(losses.kernel_dropped, 0, "packets were dropped");
+    assert!(!said().contains("dropping"), "egret dropped packets: {}", said());
 }
 
 /// One connection among two thousand.
@@ -208,8 +226,19 @@ impl Contender {
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the contender is installed"))
     }
 
+    /// The same, with what it says on standard error in a file.
+    fn start_logging(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("room for the log");
+        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("the contender is installed"))
+    }
+
+    fn is_running(&self) -> bool {
+        Path::new(&format!("/proc/{}/task", self.0.id())).exists()
+    }
+
+    /// Nanoseconds on a processor, of all its threads.
     fn time(&self) -> u64 {
-        schedule_time(&format!("/proc/{}/schedstat", self.0.id()))
+        thread_times(&format!("/proc/{}/task", self.0.id())).values().sum()
     }
 }
 
@@ -221,10 +250,10 @@ impl Drop for Contender {
     }
 }
 
-/// Nanoseconds on a processor, of each thread of this process by its name.
-fn thread_times() -> BTreeMap<String, u64> {
+/// Nanoseconds on a processor, of each thread of a process by its name.
+fn thread_times(tasks: &str) -> BTreeMap<String, u64> {
     let mut times = BTreeMap::new();
-    for thread in std::fs::read_dir("/proc/self/task").expect("procfs").flatten() {
+    for thread in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
         let path = thread.path();
         let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
         *times.entry(name.trim().to_owned()).or_default() += schedule_time(&path.join("schedstat").to_string_lossy());
@@ -237,6 +266,7 @@ fn schedule_time(path: &str) -> u64 {
     text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
+const OWN: &str = "/proc/self/task";
 const SERVER: &str = "198.51.100.2";
 const SECONDS: &str = "8";
 const CONNECTIONS: usize = 1_000;

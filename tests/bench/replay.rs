@@ -204,7 +204,8 @@ fn hold_a_million_flows() {
                  group_by: [dst.ip], window: 60s, when: {bytes_out: {gte: 100TB}}}";
     let rules = compile(vec![Source::new("rules.yaml", rules)], &Options::default()).into_result().expect("a rule");
     let before = resident();
-    let mut engine = Engine::new(Settings::default(), Arc::new(rules));
+    let settings = Settings { max_flows: MANY_FLOWS as usize, ..Settings::default() };
+    let mut engine = Engine::new(settings, Arc::new(rules));
     let local = Endpoint::new(Address::from_v4([10, 0, 0, 5]), 40_000);
     for number in 0..MANY_FLOWS {
         let remote =

@@ -161,6 +161,17 @@ impl Egret {
         self.running.signal(signal);
     }
 
+    /// Whether one of its threads runs before all ordinary ones (proc_pid_stat(5), field 41).
+    pub fn is_real_time(&self, thread: &str) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.running.pid())).expect("it runs");
+        let of = |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+        tasks.flatten().map(|task| task.path()).filter(|task| of(task, "comm").trim() == thread).any(|task| {
+            let stat = of(&task, "stat");
+            let policy = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(38));
+            policy.is_some_and(|policy| policy != "0")
+        })
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.running.errors()
