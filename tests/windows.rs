@@ -83,10 +83,10 @@ fn a_capture_tells_the_same_however_it_is_cut() {
     const RULES: &str = "
 version: 1
 rules:
-  - {id: much, title: Much, severity: low, group_by: [src.ip], window: 10s, when: {bytes_out: {gt: 20kB}}}
-  - {id: many, title: Many, severity: low, group_by: [src.ip], window: 60s, when: {connections: {gt: 3}}}
-  - {id: wide, title: Wide, severity: low, group_by: [src.ip], window: 60s, when: {distinct(dst.ip): {gt: 2}}}
-  - {id: long, title: Long, severity: low, group_by: [src.ip, dst.ip], window: 5s, for: 3s, when: {packets_out: {gt: 2}}}
+  - {id: much, title: Much, severity: low, match: {}, group_by: [src.ip], window: 10s, when: {bytes_out: {gt: 20kB}}}
+  - {id: many, title: Many, severity: low, match: {}, group_by: [src.ip], window: 60s, when: {connections: {gt: 3}}}
+  - {id: wide, title: Wide, severity: low, match: {}, group_by: [src.ip], window: 60s, when: {distinct(dst.ip): {gt: 2}}}
+  - {id: long, title: Long, severity: low, match: {}, group_by: [src.ip, dst.ip], window: 5s, for: 3s, when: {packets_out: {gt: 2}}}
 ";
     let rules = Arc::new(compiled(RULES));
     let mut fired = 0;

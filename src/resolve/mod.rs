@@ -28,7 +28,6 @@ mod users;
 
 pub use describer::{Described, Describer, Hashing};
 pub use packet_sockets::PacketSockets;
-pub use priority::permit_priority;
 pub use resolver::{ResolveError, Resolver, ResolverSettings, ResolverStatistics, Translated};
 pub use service::{Answer, Service};
 

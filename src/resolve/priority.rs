@@ -8,7 +8,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit};
 use tracing::debug;
 
 use crate::resolve::procfs::processor_time;
@@ -24,8 +23,7 @@ pub(super) struct Priority {
 impl Priority {
     /// Moves the calling thread before others, as far as it may.
     pub(super) fn claim() -> Self {
-        permit_priority();
-        // Where that is not permitted the thread waits its turn.
+        // Needs CAP_SYS_NICE or the resource limits for it; without, the thread waits its turn.
         let _ = rustix::process::setpriority_process(None, NICE);
         Self { is_first: go_first(), since: Instant::now(), busy: processor_time() }
     }
@@ -47,16 +45,8 @@ impl Priority {
     }
 }
 
-/// Permits this process's threads to move before others later on, when the capability for it has been given up.
-/// Only the privileged may permit that.
-pub fn permit_priority() {
-    for (resource, limit) in [(Resource::Rtprio, LOWEST_REAL_TIME), (Resource::Nice, NICE_LIMIT)] {
-        let _ = rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) });
-    }
-}
-
 fn go_first() -> bool {
-    schedule(libc::SCHED_FIFO, LOWEST_REAL_TIME as i32)
+    schedule(libc::SCHED_FIFO, LOWEST_REAL_TIME)
 }
 
 fn schedule(policy: i32, priority: i32) -> bool {
@@ -73,11 +63,10 @@ fn schedule(policy: i32, priority: i32) -> bool {
 }
 
 /// Before every ordinary thread, after everything else that is real-time.
-const LOWEST_REAL_TIME: u64 = 1;
+const LOWEST_REAL_TIME: i32 = 1;
 
-/// Among the ordinary threads (nice(2)), and the resource limit that allows it.
+/// Among the ordinary threads (nice(2)).
 const NICE: i32 = -10;
-const NICE_LIMIT: u64 = 30;
 
 /// How often the place is reviewed.
 const PERIOD: Duration = Duration::from_millis(100);

@@ -5,8 +5,6 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::resolve::permit_priority;
-
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
@@ -19,12 +17,13 @@ pub enum PrivilegeError {
 }
 
 /// What capturing and looking up owners needs.
-const NEEDED: [Capability; 8] = [
+const NEEDED: [Capability; 9] = [
     Capability::CAP_NET_RAW,         // libpcap
     Capability::CAP_NET_ADMIN,       // process events, sock_diag details, kernel programs
     Capability::CAP_SYS_PTRACE,      // /proc/PID/exe and fd of other users
     Capability::CAP_DAC_READ_SEARCH, // the same, and executables to be hashed
     Capability::CAP_SYS_ADMIN,       // entering network namespaces
+    Capability::CAP_SYS_NICE,        // following short-lived processes on a busy machine
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
     Capability::CAP_NET_BIND_SERVICE,
@@ -35,8 +34,6 @@ const NEEDED: [Capability; 8] = [
 /// # Errors
 /// Where the kernel refuses; nothing has been given up then, and the caller decides.
 pub fn restrict() -> Result<(), PrivilegeError> {
-    // A limit outlives the capability that raises it: no thread needs CAP_SYS_NICE later.
-    permit_priority();
     let needed: CapsHashSet = NEEDED.into_iter().collect();
     let permitted = caps::read(None, CapSet::Permitted)?;
     let kept: CapsHashSet = permitted.intersection(&needed).copied().collect();
