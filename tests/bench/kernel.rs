@@ -52,7 +52,10 @@ fn packets(lab: &Lab) -> f64 {
         }
     };
     let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
+    // The source looks for a socket of its own, which it sees in that group only.
+    group.enter();
     let source = Source::open(&settings, now()).expect("it opened before");
+    group.leave();
     let reader = Reading::start(source);
     let mut capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
     std::thread::sleep(Duration::from_secs(2));
