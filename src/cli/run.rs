@@ -109,6 +109,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         },
     );
     info!("stopping");
+    // Whoever still asks the engine hears at once that it has ended.
+    drop(receiver);
     if let Some(keeper) = keeper {
         keeper.finish(live.engine());
     }

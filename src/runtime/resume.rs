@@ -151,7 +151,7 @@ fn settled(told: &Receiver<Word>, pause: Duration) -> Next {
     }
 }
 
-/// A checkpoint of the running engine; `None` where it does not answer.
+/// A checkpoint of the running engine; `None` where it does not answer, or has ended and takes no more controls.
 fn ask(control: &Sender<Control>) -> Option<Checkpoint> {
     let (answer, answers) = bounded(1);
     let question = Control::Ask(Box::new(move |engine: &mut Engine| {
@@ -188,5 +188,24 @@ mod tests {
         assert_eq!(unpack(&packed).unwrap().version, engine.checkpoint().version);
         assert!(unpack(b"noise").is_err());
         assert!(unpack(&packed[..packed.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn a_question_that_the_end_overtakes_delays_it_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = SystemClock::start();
+        let checkpoints = Checkpoints::open(directory.path(), clock.wall()).unwrap();
+        let (control, controls) = crossbeam_channel::unbounded();
+        let keeper = Keeper::start(checkpoints, control, clock).unwrap();
+        keeper.note_change();
+        while controls.is_empty() {
+            std::thread::yield_now();
+        }
+        drop(controls);
+        let ending = Instant::now();
+        keeper.finish(&Engine::new(Settings::default(), Arc::new(RuleSet::default())));
+        assert!(ending.elapsed() < PATIENCE / 2, "{:?}", ending.elapsed());
+        let kept = Checkpoints::open(directory.path(), clock.wall()).unwrap();
+        assert!(kept.load(NAME).unwrap().is_some());
     }
 }
