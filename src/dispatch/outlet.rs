@@ -320,9 +320,15 @@ impl Outlet {
         let (health, failing_since) = self.queue.health();
         let stored = self.spilled.map_or(0, |spill| usize::try_from(spill.count).unwrap_or(usize::MAX));
         let waiting = self.queue.len().saturating_add(stored);
-        let waiting_bytes = self.queue.deliveries().map(|delivery| delivery.payload.len() as u64).sum();
-        let oldest = self.queue.deliveries().map(|delivery| delivery.created).min();
-        OutputStatus { waiting, waiting_bytes, oldest, health, failing_since, ..self.status.clone() }
+        let oldest = self.queue.deliveries().next().map(|delivery| delivery.created);
+        OutputStatus {
+            waiting,
+            waiting_bytes: self.queue.bytes(),
+            oldest,
+            health,
+            failing_since,
+            ..self.status.clone()
+        }
     }
 
     fn takes_groups(&self) -> bool {

@@ -22,6 +22,8 @@ pub struct Queue {
     /// Slows an output without a rate of its own, from when its receiver asked for patience until it has recovered.
     brake: Option<TokenBucket>,
     entries: BTreeMap<u64, Entry>,
+    /// Bytes of the payloads that are held.
+    bytes: u64,
     lanes: HashMap<Arc<str>, VecDeque<u64>>,
     /// Heads of lanes that may go.
     ready: BTreeSet<u64>,
@@ -103,6 +105,7 @@ impl Queue {
             bucket,
             brake: None,
             entries: BTreeMap::new(),
+            bytes: 0,
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -129,6 +132,7 @@ impl Queue {
             self.ready.insert(number);
         }
         let failures = delivery.attempts;
+        self.bytes += delivery.payload.len() as u64;
         self.entries.insert(number, Entry { delivery, failures, smaller: false });
         if self.entries.len() <= self.limits.capacity {
             return None;
@@ -287,6 +291,7 @@ impl Queue {
     /// Replaces the bytes of a delivery, after [`Verdict::Smaller`].
     pub fn replace_payload(&mut self, id: &str, payload: Arc<[u8]>) {
         if let Some(entry) = self.entries.values_mut().find(|entry| *entry.delivery.id == *id) {
+            self.bytes = self.bytes - entry.delivery.payload.len() as u64 + payload.len() as u64;
             entry.delivery.payload = payload;
         }
     }
@@ -355,6 +360,11 @@ impl Queue {
         self.entries.len()
     }
 
+    /// Bytes of the payloads that are held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -371,6 +381,7 @@ impl Queue {
 
     fn remove(&mut self, number: u64) -> Option<Delivery> {
         let delivery = self.entries.remove(&number)?.delivery;
+        self.bytes -= delivery.payload.len() as u64;
         self.ready.remove(&number);
         self.waiting.retain(|(_, waiting)| *waiting != number);
         if let Some(lane) = self.lanes.get_mut(&delivery.key) {
@@ -515,7 +526,7 @@ mod tests {
         assert_eq!(outcome(&mut queue, "1", Err(too_large()), 0), Verdict::Dead);
         next(&mut queue, 0);
         assert_eq!(outcome(&mut queue, "2", Err(NotifyError::permanent("400")), 0), Verdict::Dead);
-        assert!(queue.is_empty());
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
     }
 
     #[test]
