@@ -20,7 +20,7 @@ use std::thread;
 use crate::support::namespace::{self, Namespace, Network};
 use crate::support::process::Running;
 use crate::support::traffic::{self, Said};
-use crate::support::wait;
+use crate::support::{turns, wait};
 use report::{Cell, Report, Trial};
 use scenario::{Place, SCENARIOS, Scenario, Size};
 use tool::{Bandwhich, Egret, NetHogs, Tool, Usage};
@@ -64,6 +64,7 @@ fn run(size: Size, trials: usize) -> Option<Report> {
     if namespace::unavailable().is_some() {
         return None;
     }
+    let _turn = turns::take();
     let mut report = Report::default();
     for number in 1..=trials {
         eprintln!("trial {number} of {trials}");

@@ -56,6 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let local = input::live_engine(&settings)?.local;
     let recorder = Recorder::new(writer, local, owners.namespace()?, owners.hold());
     let capture = Capture::open(&settings.capture)?;
+    terminal::note(&format!("recording {}, owners by {}", settings.capture.interfaces.join(", "), owners.name()));
     let deadline = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let counts = record(&capture, &owners, recorder, &control, deadline, arguments.max_bytes, clock)
         .with_context(|| format!("cannot write `{}`", arguments.write.display()))?;

@@ -60,14 +60,15 @@ impl Egret {
         command.args(["flows", "--live", "3600", "--source", source, "--output", "json"]);
         let mut process = Running::start(&format!("egret-{source}"), command, directory);
         let pid = process.pid();
-        // The last thing that either source does is to attach its programs, or to open its packet socket.
-        let ready = move || match name {
-            "egret ebpf" => descriptors(pid, "anon_inode:bpf_link").len() >= 9,
+        // A kernel source attaches its programs, and both open a packet socket for what they look at.
+        let is_at_work = || match source {
+            "ebpf" => descriptors(pid, "anon_inode:bpf_link").len() >= 9,
             _ => has_packet_socket(pid),
         };
         let outcome = wait::until("egret to watch", || {
             let ended = process.status();
-            if ready() { Some(None) } else { ended.map(Some) }
+            let watches = process.errors().contains("watching ") && is_at_work();
+            if watches { Some(None) } else { ended.map(Some) }
         });
         match outcome {
             None => Ok(Self { name, process, directory: directory.to_owned(), namespaces }),

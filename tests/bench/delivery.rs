@@ -155,7 +155,8 @@ fn packet(number: u8) -> Packet<'static> {
     }
 }
 
-/// As many as go through in ten seconds, each on disk before it is attempted.
+/// As many as go through in ten seconds, each on disk before it is attempted. They are of several hundred alerts: of
+/// one alert the next change goes only after the one before is acknowledged on disk.
 fn sustained(state: &Path) {
     let log = state.join("alerts.ndjson");
     let dispatcher = start(state, &format!("log: {{type: file, path: '{}'}}", log.display()));
@@ -163,7 +164,7 @@ fn sustained(state: &Path) {
     let mut submitted = 0;
     while begin.elapsed() < Duration::from_secs(10) {
         for _ in 0..100 {
-            dispatcher.submit(alert(submitted, "many"));
+            dispatcher.submit(alert(submitted, &format!("key {}", submitted % 500)));
             submitted += 1;
         }
         while dispatcher.status().is_some_and(|status| status.committed + 2_000 < submitted) {

@@ -14,5 +14,6 @@ pub mod scripted;
 pub mod sinks;
 pub mod smtp;
 pub mod traffic;
+pub mod turns;
 pub mod wait;
 pub mod webhook;
