@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -202,7 +202,6 @@ fn a_process_that_is_gone_is_complete() {
 
 #[test]
 fn short_processes_are_exact() {
-    let _turn = turns::take();
     let Some(lab) = Lab::new() else { return };
     let Some(recorder) = Recorder::start() else { return };
     let count: usize = std::env::var("EGRET_SHORT_PROCESSES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000);
@@ -680,8 +679,7 @@ impl Lab {
             return None;
         }
         // The source sees the whole machine: one test's flood would fill another's tables.
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = turns::take();
         let (network, directory) = (Network::new(), tempfile::tempdir().unwrap());
         let mut command = network.server.command(traffic::program().to_str().unwrap());
         command.arg("peer");
