@@ -106,6 +106,20 @@ impl Trust {
 }
 
 impl Application {
+    /// Every one of them, for whoever reads a word.
+    pub const ALL: &[Self] = &[
+        Self::Tls,
+        Self::Quic,
+        Self::Http,
+        Self::Dns,
+        Self::Ssh,
+        Self::Ftp,
+        Self::Smtp,
+        Self::Ntp,
+        Self::Other,
+        Self::Unknown,
+    ];
+
     /// The word for it in rules, alerts and flows.
     pub fn name(self) -> &'static str {
         match self {

@@ -84,7 +84,7 @@ impl FlowSheet {
         let spoken =
             if name.as_ref().is_some_and(|name| name.sni.is_some()) { Application::Tls } else { Application::Unknown };
         let application =
-            reader.word("l7", spoken, |word| APPLICATIONS.iter().copied().find(|known| known.name() == word))?;
+            reader.word("l7", spoken, |word| Application::ALL.iter().copied().find(|known| known.name() == word))?;
         Ok(Self {
             key,
             direction,
@@ -420,19 +420,6 @@ impl Reader<'_> {
         })
     }
 }
-
-const APPLICATIONS: &[Application] = &[
-    Application::Tls,
-    Application::Quic,
-    Application::Http,
-    Application::Dns,
-    Application::Ssh,
-    Application::Ftp,
-    Application::Smtp,
-    Application::Ntp,
-    Application::Other,
-    Application::Unknown,
-];
 
 const EVIDENCE: &[Evidence] = &[
     Evidence::Kernel,

@@ -326,7 +326,7 @@ impl DeltaLine {
             name: name.map(Arc::new),
             place: (place != Place::default()).then(|| Arc::new(place)),
             application: match &self.l7 {
-                Some(text) => pick("l7", text, &APPLICATIONS, |known| known.name())?,
+                Some(text) => pick("l7", text, Application::ALL, |known| known.name())?,
                 None => Application::Unknown,
             },
             interface: self.iface.clone(),
@@ -589,19 +589,6 @@ fn outbound() -> String {
 fn established() -> String {
     FlowState::Established.name().to_owned()
 }
-
-const APPLICATIONS: [Application; 10] = [
-    Application::Tls,
-    Application::Quic,
-    Application::Http,
-    Application::Dns,
-    Application::Ssh,
-    Application::Ftp,
-    Application::Smtp,
-    Application::Ntp,
-    Application::Other,
-    Application::Unknown,
-];
 
 const END_REASONS: [FlowEndReason; 5] = [
     FlowEndReason::IdleTimeout,
