@@ -24,7 +24,9 @@ pub use self::checkpoint::{Checkpoint, Restored};
 pub use self::delta::FlowDelta;
 use self::health::Health;
 pub use self::inspect::{LiveWindow, WindowCondition};
-pub use self::settings::{Decisions, Deltas, Descriptions, Output, Owners, Records, Settings, Silence, Statistics};
+pub use self::settings::{
+    Companions, Decisions, Deltas, Descriptions, Output, Owners, Records, Settings, Silence, Statistics,
+};
 pub use self::watch::ExceptionUsage;
 use self::watch::{Bound, Happened, Moment, Told, Watch};
 use crate::alert::{Notification, Problem, Sighting};
@@ -404,6 +406,7 @@ impl Engine {
             coverage: self.health.coverage(),
             silent: self.silent,
             decisions: self.settings.decisions,
+            companions: self.settings.companions,
         };
         for mut watch in old.into_iter().flatten() {
             let withdrawn = watch.withdraw(&now);
@@ -644,6 +647,7 @@ impl Engine {
             coverage: self.health.coverage(),
             silent: self.silent,
             decisions: self.settings.decisions,
+            companions: self.settings.companions,
         }
     }
 
@@ -702,6 +706,7 @@ impl Engine {
             coverage: self.health.coverage(),
             silent: self.silent,
             decisions: self.settings.decisions,
+            companions: self.settings.companions,
         };
         self.follow_schedules(at);
         self.retry_lookups(at);

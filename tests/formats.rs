@@ -184,25 +184,61 @@ fn every_ecs_field_is_in_the_list_or_ours() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut seen = 0;
     for document in text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()) {
-        let mut leaves = Vec::new();
-        flatten("", &document, &known, &mut leaves);
-        for (name, value) in leaves.iter().filter(|(name, _)| !name.starts_with("egress.")) {
-            let kind = known.get(name).unwrap_or_else(|| panic!("`{name}` is no field of ECS"));
-            let one = value.as_array().and_then(|list| list.first()).unwrap_or(value);
-            let fits = match kind.as_str() {
-                "long" | "integer" | "unsigned_long" => one.is_u64() || one.is_i64(),
-                "float" | "scaled_float" | "double" => one.is_number(),
-                "ip" => one.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
-                "date" => one.as_str().is_some_and(|text| text.parse::<egret::time::Timestamp>().is_ok()),
-                "boolean" => one.is_boolean(),
-                "object" | "flattened" | "nested" => one.is_object(),
-                _ => one.is_string(),
-            };
-            assert!(fits, "`{name}` is {one}, which is no {kind}");
-            seen += 1;
-        }
+        seen += hold_against_ecs(&document, &known);
     }
     assert!(seen > 80, "only {seen} fields were looked at");
+}
+
+#[test]
+fn flows_of_alerts_are_events_of_the_schemas_and_name_their_alert() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |format: &str| directory.path().join(format);
+    let outputs: String = ["ocsf", "ecs", "json"]
+        .iter()
+        .map(|format| {
+            let flows = if *format == "json" { "" } else { ", emit_flows: true" };
+            format!("{format}: {{type: file, path: '{}', format: {format}{flows}}}\n", path(format).display())
+        })
+        .collect();
+    let dispatcher = start(&outputs);
+    dispatcher.submit(alerts::with_flows(alert(Firing, "a", b"curl --password hunter2 https://x")));
+    dispatcher.submit(alert(Resolved, "a", b"x"));
+    dispatcher.shutdown(wait::PATIENCE);
+    let read = |format: &str| -> Vec<Json> {
+        let text = std::fs::read_to_string(path(format)).unwrap();
+        assert!(!text.contains("hunter2"), "{format} shows a secret");
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(read("json").len(), 2, "no flows where there is no form for them");
+    let ocsf = read("ocsf");
+    let classes: Vec<u64> = ocsf.iter().filter_map(|event| event["class_uid"].as_u64()).collect();
+    assert_eq!(classes, [2004, 4001, 4001, 2004], "between what was said of the alert");
+    for (number, flow) in ocsf[1..3].iter().enumerate() {
+        let uid = format!("uid-a-flow-{number}");
+        assert_eq!((&flow["metadata"]["uid"], &flow["type_uid"]), (&uid.into(), &400_106.into()));
+        assert_eq!(flow["metadata"]["correlation_uid"], ocsf[0]["metadata"]["uid"]);
+        assert_eq!(ocsf[0]["finding_info"]["related_events"][number]["uid"], flow["metadata"]["uid"]);
+        assert_eq!((&flow["traffic"]["bytes_out"], &flow["traffic"]["bytes"]), (&10_000.into(), &11_000.into()));
+        assert_eq!(flow["unmapped"]["cumulative_traffic"]["bytes_out"], 90_000);
+        assert!(flow["connection_info"]["community_uid"].as_str().unwrap().starts_with("1:"));
+    }
+    assert_eq!(ocsf[1]["actor"]["process"]["container"]["uid"], "c0ffee");
+    let ecs = read("ecs");
+    let flow = &ecs[1];
+    assert_eq!((ecs.len(), &flow["event"]["dataset"]), (4, &"egress.flow".into()));
+    assert_eq!(flow["egress"]["alert"]["uid"], ecs[0]["event"]["id"]);
+    assert_eq!(
+        (&flow["source"]["bytes"], &flow["egress"]["flow"]["total"]["bytes_out"]),
+        (&10_000.into(), &90_000.into())
+    );
+    if let Some(known) = schemas::ecs_fields() {
+        let seen: usize = ecs.iter().map(|document| hold_against_ecs(document, &known)).sum();
+        assert!(seen > 100, "only {seen} fields were looked at");
+    }
+    let documents: Vec<(&str, Json)> = ocsf.into_iter().map(|event| ("ocsf", event)).collect();
+    if let Some(findings) = schemas::findings(&documents) {
+        assert_eq!(findings, Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -252,6 +288,28 @@ fn the_journals_own_reader_finds_each_fact() {
         assert_eq!(entries[0][field], value, "{field}");
     }
     assert_eq!((&entries[1]["EGRET_TYPE"], &entries[1]["PRIORITY"]), (&"alert.resolved".into(), &"5".into()));
+}
+
+/// Every field that is not ours must be one of ECS and of its type; how many there were.
+fn hold_against_ecs(document: &Json, known: &BTreeMap<String, String>) -> usize {
+    let mut leaves = Vec::new();
+    flatten("", document, known, &mut leaves);
+    leaves.retain(|(name, _)| !name.starts_with("egress."));
+    for (name, value) in &leaves {
+        let kind = known.get(name).unwrap_or_else(|| panic!("`{name}` is no field of ECS"));
+        let one = value.as_array().and_then(|list| list.first()).unwrap_or(value);
+        let fits = match kind.as_str() {
+            "long" | "integer" | "unsigned_long" => one.is_u64() || one.is_i64(),
+            "float" | "scaled_float" | "double" => one.is_number(),
+            "ip" => one.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
+            "date" => one.as_str().is_some_and(|text| text.parse::<egret::time::Timestamp>().is_ok()),
+            "boolean" => one.is_boolean(),
+            "object" | "flattened" | "nested" => one.is_object(),
+            _ => one.is_string(),
+        };
+        assert!(fits, "`{name}` is {one}, which is no {kind}");
+    }
+    leaves.len()
 }
 
 /// The leaves of a document by dotted names; what the list calls an object is a leaf.

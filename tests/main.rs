@@ -6,6 +6,7 @@
 mod accuracy;
 mod architecture;
 mod captures;
+mod companions;
 mod control;
 mod delivery;
 mod descriptions;

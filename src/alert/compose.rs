@@ -8,7 +8,7 @@ use crate::alert::{
     Reason, RuleFacts, Seen, Source, UserFacts, Window, sentence,
 };
 use crate::attribution::{Attribution, Process, UnknownReason};
-use crate::flow::{Counters, FlowState, Scope};
+use crate::flow::{Counters, FlowState, Scope, community_id};
 use crate::rule::{Detail, Exactness, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Value};
 use crate::time::Timestamp;
 
@@ -106,6 +106,7 @@ pub fn compose(facts: Facts<'_>) -> Alert {
         series: facts.series,
         packets: None,
         packets_wanted: None,
+        flows: Vec::new(),
         suspects: heaviest.as_ref().map(suspects).unwrap_or_default(),
         excluded: facts.excluded,
         host: host.clone(),
@@ -137,7 +138,7 @@ fn suspects(seen: &Seen) -> Vec<ProcessFacts> {
     suspects.take(MAX_PROCESSES).map(|process| facts_of(process, None)).collect()
 }
 
-fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
+pub(super) fn process_facts(attribution: &Attribution) -> Option<ProcessFacts> {
     Some(facts_of(attribution.process()?, attribution.evidence().map(|evidence| evidence.name())))
 }
 
@@ -163,7 +164,7 @@ fn facts_of(process: &Process, evidence: Option<&'static str>) -> ProcessFacts {
     }
 }
 
-fn parent(process: &Process) -> Option<Parent> {
+pub(super) fn parent(process: &Process) -> Option<Parent> {
     let parent = process.ancestors.first()?;
     Some(Parent {
         pid: parent.pid,
@@ -175,7 +176,7 @@ fn parent(process: &Process) -> Option<Parent> {
     })
 }
 
-fn user(process: &Process) -> Option<UserFacts> {
+pub(super) fn user(process: &Process) -> Option<UserFacts> {
     let (user, login) = (process.user.as_ref(), process.login_user.as_ref());
     if user.is_none() && login.is_none() {
         return None;
@@ -201,7 +202,7 @@ fn list_matches(evidence: &Evidence, rule: &Rule, owner: Option<&Attribution>, h
     found
 }
 
-fn destination(seen: &Seen) -> Destination {
+pub(super) fn destination(seen: &Seen) -> Destination {
     let name = seen.name.as_deref();
     let place = seen.place.as_deref();
     Destination {
@@ -220,12 +221,13 @@ fn destination(seen: &Seen) -> Destination {
     }
 }
 
-fn network(seen: &Seen) -> Network {
+pub(super) fn network(seen: &Seen) -> Network {
     Network {
         transport: seen.key.protocol.to_string(),
         l7: seen.application.name(),
         direction: seen.direction.name(),
         iface: seen.interface.as_deref().map(str::to_owned),
+        community_id: community_id(&seen.key),
     }
 }
 

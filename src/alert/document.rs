@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bstr::ByteSlice;
 use serde::ser::SerializeMap;
 
-use crate::alert::{PacketFile, PacketsWanted};
+use crate::alert::{CompanionFlow, PacketFile, PacketsWanted};
 use crate::attribution::Container;
 use crate::packet::Address;
 use crate::rule::{Host, ListMatch, Metadata, Quantity, Severity, Value};
@@ -94,6 +94,9 @@ pub enum DocumentKind {
     /// Egret itself has a problem.
     #[serde(rename = "agent.problem")]
     Problem,
+    /// What passed on one flow of an alert.
+    #[serde(rename = "alert.flow")]
+    Flow,
     /// Somebody tried an output.
     #[serde(rename = "test")]
     Test,
@@ -169,6 +172,9 @@ pub struct Alert {
     /// Whose packets they are, until they are written.
     #[serde(skip)]
     pub packets_wanted: Option<Arc<PacketsWanted>>,
+    /// Its flows one by one, which are told beside it where somebody wants them.
+    #[serde(skip)]
+    pub flows: Vec<Arc<CompanionFlow>>,
     /// Who could have sent what no socket did.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<ProcessFacts>,
@@ -385,6 +391,9 @@ pub struct Network {
     pub direction: &'static str,
     /// The interface.
     pub iface: Option<String>,
+    /// What other tools call the flow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub community_id: Option<String>,
 }
 
 /// A problem of Egret itself, which is an alert too.

@@ -145,6 +145,24 @@ impl Evidence {
     }
 }
 
+impl Seen {
+    /// A flow by itself, before its bytes are counted.
+    pub(super) fn of(sighting: &Sighting<'_>) -> Self {
+        let seen = sighting.seen;
+        Self {
+            key: *seen.key,
+            name: sighting.name.cloned(),
+            place: sighting.place.cloned(),
+            direction: seen.direction,
+            application: seen.application,
+            interface: sighting.interface.cloned(),
+            suspects: seen.attribution.suspects().cloned(),
+            bytes_out: 0,
+            weight: 0,
+        }
+    }
+}
+
 impl Turn {
     fn note(&mut self, sighting: &Sighting<'_>, counters: &Counters) {
         let seen = sighting.seen;
@@ -160,17 +178,7 @@ impl Turn {
             }
             None => {
                 let inherited = make_room(&mut self.destinations, |seen| seen.weight);
-                self.destinations.push(Seen {
-                    key: *seen.key,
-                    name: sighting.name.cloned(),
-                    place: sighting.place.cloned(),
-                    direction: seen.direction,
-                    application: seen.application,
-                    interface: sighting.interface.cloned(),
-                    suspects: seen.attribution.suspects().cloned(),
-                    bytes_out,
-                    weight: weight + inherited,
-                });
+                self.destinations.push(Seen { bytes_out, weight: weight + inherited, ..Seen::of(sighting) });
             }
         }
         if seen.attribution.process().is_none() {

@@ -143,6 +143,7 @@ impl DocumentKind {
             Self::Updated => "alert.updated",
             Self::Resolved => "alert.resolved",
             Self::Withdrawn => "alert.withdrawn",
+            Self::Flow => "alert.flow",
             Self::Heartbeat => "agent.heartbeat",
             Self::Problem => "agent.problem",
             Self::Test => "test",
@@ -151,8 +152,16 @@ impl DocumentKind {
 
     /// The kind of a word that [`DocumentKind::name`] gives.
     pub fn from_name(name: &str) -> Option<Self> {
-        let all =
-            [Self::Firing, Self::Updated, Self::Resolved, Self::Withdrawn, Self::Heartbeat, Self::Problem, Self::Test];
+        let all = [
+            Self::Firing,
+            Self::Updated,
+            Self::Resolved,
+            Self::Withdrawn,
+            Self::Flow,
+            Self::Heartbeat,
+            Self::Problem,
+            Self::Test,
+        ];
         all.into_iter().find(|kind| kind.name() == name)
     }
 

@@ -104,6 +104,9 @@ pub fn message_id(output: &str, notifications: &[Arc<Notification>]) -> Arc<str>
         field(notification.summary().as_bytes());
         if let Some(alert) = &notification.alert {
             field(alert.state.uid.as_bytes());
+            if notification.kind == DocumentKind::Flow {
+                alert.flows.iter().for_each(|flow| field(flow.uid.as_bytes()));
+            }
         }
     }
     let random = hash.finalize().as_bytes().iter().take(10).fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));

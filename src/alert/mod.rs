@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+mod companion;
 mod compose;
 mod delivery;
 mod document;
@@ -18,6 +19,7 @@ mod redact;
 mod sentence;
 mod silence;
 
+pub use companion::{CompanionFlow, Companions};
 pub use compose::{Facts, compose};
 pub use delivery::Delivery;
 pub use document::{

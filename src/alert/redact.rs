@@ -41,6 +41,17 @@ impl Redactor {
         }
         covered.processes.iter_mut().for_each(|(process, _)| cover(&mut process.cmdline));
         covered.suspects.iter_mut().for_each(|process| cover(&mut process.cmdline));
+        for flow in &mut covered.flows {
+            let mut seen = (**flow).clone();
+            let parts = [
+                seen.process.as_mut().is_some_and(|process| self.cover(&mut process.cmdline)),
+                seen.parent.as_mut().is_some_and(|parent| self.cover(&mut parent.cmdline)),
+            ];
+            if parts.contains(&true) {
+                (*flow, changed) = (Arc::new(seen), true);
+            }
+        }
+        let mut cover = |value: &mut Value| changed |= self.cover(value);
         covered.group.iter_mut().for_each(|(_, value)| cover(value));
         covered.top.values_mut().flatten().for_each(|(value, _)| cover(value));
         if let Cow::Owned(summary) = self.text(covered.summary.as_bytes()) {

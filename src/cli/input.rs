@@ -13,7 +13,7 @@ use crate::capture::offline::Damage;
 use crate::cli::exit::Exit;
 use crate::cli::terminal;
 use crate::config::{ConfigError, RuleSource, Settings, SourceKind, host_addresses, rule_files, shipped};
-use crate::engine::{Descriptions, Engine, Owners, Settings as EngineSettings};
+use crate::engine::{Companions, Descriptions, Engine, Owners, Settings as EngineSettings};
 use crate::flow::LocalAddresses;
 use crate::resolve::{Describer, ResolverSettings, Service, Translated};
 use crate::rule::RuleSet;
@@ -200,6 +200,10 @@ pub fn live_engine(settings: &Settings) -> anyhow::Result<EngineSettings> {
         max_flows: settings.max_flows,
         max_names: settings.max_names,
         own_pid: Some(std::process::id()),
+        companions: match settings.dispatch.wants_flows() {
+            true => Companions::On,
+            false => Companions::Off,
+        },
         ..EngineSettings::default()
     })
 }

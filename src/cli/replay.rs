@@ -15,8 +15,8 @@ use crate::cli::input::{self, PlaceArguments};
 use crate::cli::terminal;
 use crate::config::{HostFile, this_host};
 use crate::dispatch::Origin;
-use crate::dispatch::encode::{json as encode_json, text};
-use crate::engine::{Engine, Output, Owners, Records, Settings};
+use crate::dispatch::encode::{ecs_json, json as encode_json, ocsf, text};
+use crate::engine::{Companions, Engine, Output, Owners, Records, Settings};
 use crate::runtime::offline::Offline;
 
 /// What `egret replay` takes.
@@ -36,9 +36,21 @@ pub struct Arguments {
     local: Vec<ipnet::IpNet>,
     #[command(flatten)]
     places: PlaceArguments,
+    /// Print the flows of each alert after it, one JSON object a line
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    emit_flows: Option<FlowFormat>,
     /// How to print the alerts
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
+}
+
+/// A form for flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum FlowFormat {
+    /// Documents of the Elastic Common Schema.
+    Ecs,
+    /// Network Activity events of the Open Cybersecurity Schema Framework.
+    Ocsf,
 }
 
 /// Replays the captures and prints the alerts.
@@ -51,9 +63,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         host: Arc::new(host.clone()),
         owners: Owners::Given,
         records: Records::Off,
+        companions: arguments.emit_flows.map_or(Companions::Off, |_| Companions::On),
         ..Settings::default()
     };
     let mut printer = Printer::new(arguments.output, Origin { host, pid: std::process::id() })?;
+    printer.flows = arguments.emit_flows;
     let started = Instant::now();
     let mut engine = Engine::new(settings, rules);
     arguments.places.apply(&mut engine)?;
@@ -76,6 +90,7 @@ pub(super) struct Printer {
     origin: Origin,
     palette: text::Palette,
     redactor: Redactor,
+    flows: Option<FlowFormat>,
     pub(super) out: BufWriter<io::Stdout>,
     pub(super) alerts: u64,
     pub(super) resolved: u64,
@@ -92,7 +107,7 @@ impl Printer {
         // A replay is shown and kept like any alert: without the secrets of command lines.
         let redactor = Redactor::new(&[])?;
         let out = BufWriter::new(io::stdout());
-        Ok(Self { format, origin, palette, redactor, out, alerts: 0, resolved: 0, fired: BTreeMap::new() })
+        Ok(Self { format, origin, palette, redactor, flows: None, out, alerts: 0, resolved: 0, fired: BTreeMap::new() })
     }
 
     /// Prints a notification and counts it.
@@ -109,8 +124,23 @@ impl Printer {
                 writeln!(self.out, "{}", text::encode_one(&notification, self.palette))?;
             }
         }
+        self.print_flows(&notification)?;
         if io::stdout().is_terminal() {
             self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn print_flows(&mut self, notification: &Notification) -> anyhow::Result<()> {
+        let (Some(format), Some(alert)) = (self.flows, &notification.alert) else { return Ok(()) };
+        for flow in &alert.flows {
+            let flow = Notification::of_flow(alert, flow);
+            let document = match format {
+                FlowFormat::Ecs => ecs_json::encode(&flow, &self.origin),
+                FlowFormat::Ocsf => ocsf::encode(&flow, &self.origin, None),
+            };
+            self.out.write_all(&document)?;
+            self.out.write_all(b"\n")?;
         }
         Ok(())
     }

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Folder for state, in place of the configured one
     #[arg(long, value_name = "DIR", env = "EGRET_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// Let alerts be followed by their flows, on every output whose format is ecs or ocsf
+    #[arg(long)]
+    emit_flows: bool,
     #[command(flatten)]
     source: LiveArguments,
 }
@@ -162,6 +165,9 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     }
     if let Some(folder) = &arguments.state_dir {
         settings.state_dir.clone_from(folder);
+    }
+    if arguments.emit_flows && !settings.dispatch.emit_flows() {
+        anyhow::bail!("--emit-flows needs an output with `format: ecs` or `format: ocsf`");
     }
     Ok(settings)
 }

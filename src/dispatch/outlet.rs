@@ -114,6 +114,11 @@ impl Outlet {
         !mild && (self.common.send_resolved || !notification.kind.ends())
     }
 
+    /// Whether an alert is followed by its flows.
+    pub fn tells_flows(&self) -> bool {
+        self.common.emit_flows
+    }
+
     /// Renders a message; its bytes never change after that.
     pub fn render(&self, message: Message, origin: &Origin, sequence: u64, now: Timestamp) -> Delivery {
         Delivery {

@@ -30,6 +30,9 @@ pub enum OutputError {
     /// Programs.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// Flows in a format that has none.
+    #[error("`emit_flows` needs `format: ecs` or `format: ocsf`: no other has a form for flows")]
+    NoFlows,
     /// Webhooks.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
@@ -37,7 +40,10 @@ pub enum OutputError {
 
 /// What encodes for an output.
 pub fn encoder(settings: &OutputSettings) -> Result<Encoder, OutputError> {
-    let format = settings.common.format.unwrap_or(settings.transport.default_format());
+    let format = settings.format();
+    if settings.common.emit_flows && !settings.has_flows() {
+        return Err(OutputError::NoFlows);
+    }
     Ok(match &settings.transport {
         Transport::Stdout(_) => Encoder::Plain(format, Palette::Coloured),
         Transport::Journald(_) => Encoder::Journal,

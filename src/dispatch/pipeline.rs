@@ -570,9 +570,23 @@ impl Pipeline {
                 self.hold(&name, &group, notification, now);
             } else {
                 let mut message = Message::single(&name, Arc::clone(notification));
-                message.suppressed = suppressed;
+                message.suppressed = suppressed.clone();
                 self.push(&name, message, now);
             }
+            self.push_flows(&name, notification, suppressed, now);
+        }
+    }
+
+    /// Lets the flows of an alert follow it, where the output tells them.
+    fn push_flows(&mut self, name: &str, notification: &Notification, suppressed: Option<Arc<str>>, now: Timestamp) {
+        let Some(alert) = &notification.alert else { return };
+        if !self.outlets.get(name).is_some_and(Outlet::tells_flows) {
+            return;
+        }
+        for flow in &alert.flows {
+            let mut message = Message::single(name, Arc::new(Notification::of_flow(alert, flow)));
+            message.suppressed.clone_from(&suppressed);
+            self.push(name, message, now);
         }
     }
 
@@ -648,8 +662,12 @@ impl Pipeline {
     fn hand_over(&mut self, name: &Arc<str>, now: Timestamp) {
         let Some(outlet) = self.outlets.get_mut(name) else { return };
         let Some((fallback, waiting)) = outlet.poll_hand_over(now) else { return };
+        let tells_flows = self.outlets.get(fallback.as_str()).is_some_and(Outlet::tells_flows);
         for message in waiting {
             for notification in &message.notifications {
+                if notification.kind == DocumentKind::Flow && !tells_flows {
+                    continue;
+                }
                 self.push(&fallback, Message::single(&fallback, Arc::clone(notification)), now);
             }
         }
@@ -763,6 +781,34 @@ outputs:
         assert_eq!(drain(&mut pipeline, 1), ["hook x alice", "hook x bob", "soc x alice", "soc x bob"]);
         assert_eq!(pipeline.poll_timeout(at(1), |_| true), Some(at(10)));
         assert_eq!(drain(&mut pipeline, 10), ["mail group rule=x"]);
+    }
+
+    #[test]
+    fn flows_follow_their_alert_where_they_are_told_and_nowhere_else() {
+        let mut pipeline = read(
+            "outputs:
+  soc: {type: syslog, format: ocsf, emit_flows: true, fallback: mail}
+  hook: {type: webhook, url: 'https://hooks.example.org/', format: ecs, emit_flows: true, min_severity: critical}
+  mail: {type: email, smtp: 'mx:587', from: e@example.org, to: [x@example.org], group: false}",
+        );
+        pipeline.handle_notification(with_flow(&alert(Firing, "x", "alice")), at(0));
+        assert_eq!(drain(&mut pipeline, 1), ["mail x alice", "soc x alice", "soc x alice"]);
+        pipeline.add_silence(silence(None), at(2)).unwrap();
+        pipeline.handle_notification(with_flow(&alert(Updated, "x", "alice")), at(3));
+        assert_eq!(drain(&mut pipeline, 3), Vec::<String>::new(), "they are as quiet as their alert");
+        // What a stand-in cannot write it does not get.
+        pipeline.handle_notification(with_flow(&alert(Firing, "y", "bob")), at(4));
+        let delivery = pipeline.poll_delivery("soc", at(4)).unwrap();
+        pipeline.handle_outcome("soc", &delivery.id, &Err(NotifyError::transient("reset")), at(4), 1.0);
+        while let Some(delivery) = pipeline.poll_delivery("mail", at(4)) {
+            pipeline.handle_outcome("mail", &delivery.id, &Ok(()), at(4), 1.0);
+        }
+        pipeline.handle_timeout(at(700));
+        let handed: Vec<_> = std::iter::from_fn(|| pipeline.poll_delivery("mail", at(700))).collect();
+        assert_eq!(handed.iter().map(|one| one.kind).collect::<Vec<_>>(), [Firing]);
+        let wrong = serde_yaml::from_str("{outputs: {a: {type: syslog, emit_flows: true}}}").unwrap();
+        let wrong = Pipeline::new(&settings_of(wrong), Origin::default(), at(0)).unwrap_err();
+        assert!(matches!(wrong, StartError::Output { .. }), "{wrong}");
     }
 
     #[test]
@@ -967,23 +1013,33 @@ outputs:
         assert_eq!(drain(&mut pipeline, 180), ["soc agent.heartbeat"], "one waits already");
     }
 
-    use DocumentKind::{Firing, Resolved};
+    use DocumentKind::{Firing, Resolved, Updated};
 
     fn pipeline(more: &str) -> Pipeline {
         read(&format!("{OUTPUTS}{more}"))
     }
 
     fn read(text: &str) -> Pipeline {
-        #[derive(serde::Deserialize, Default)]
-        #[serde(default)]
-        struct Written {
-            outputs: BTreeMap<String, crate::dispatch::settings::OutputSettings>,
-            routing: crate::dispatch::settings::RoutingSettings,
-            inhibit: Vec<crate::dispatch::settings::InhibitSettings>,
-        }
-        let Written { outputs, routing, inhibit } = serde_yaml::from_str(text).unwrap();
-        let settings = DispatchSettings { outputs, routing, inhibit, ..DispatchSettings::default() };
-        Pipeline::new(&settings, Origin::default(), at(0)).unwrap()
+        Pipeline::new(&settings_of(serde_yaml::from_str(text).unwrap()), Origin::default(), at(0)).unwrap()
+    }
+
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Written {
+        outputs: BTreeMap<String, crate::dispatch::settings::OutputSettings>,
+        routing: crate::dispatch::settings::RoutingSettings,
+        inhibit: Vec<crate::dispatch::settings::InhibitSettings>,
+    }
+
+    fn settings_of(written: Written) -> DispatchSettings {
+        let Written { outputs, routing, inhibit } = written;
+        DispatchSettings { outputs, routing, inhibit, ..DispatchSettings::default() }
+    }
+
+    fn with_flow(notification: &Notification) -> Arc<Notification> {
+        let mut alert = notification.alert.as_deref().unwrap().clone();
+        alert.flows = vec![Arc::new(crate::alert::CompanionFlow::default())];
+        Arc::new(Notification::of_alert(notification.kind, notification.timestamp, alert))
     }
 
     /// What goes out until nothing more does, by output and key; every attempt works.

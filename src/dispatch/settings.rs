@@ -664,6 +664,8 @@ pub struct Common {
     pub heartbeat: Option<Duration>,
     /// Which output stands in when this one has failed for ten minutes.
     pub fallback: Option<String>,
+    /// Whether an alert is followed by its flows, one record each, in a format that has a form for flows.
+    pub emit_flows: bool,
 }
 
 impl Default for Common {
@@ -680,6 +682,7 @@ impl Default for Common {
             audit: false,
             heartbeat: None,
             fallback: None,
+            emit_flows: false,
         }
     }
 }
@@ -884,10 +887,37 @@ impl OneOrMany {
 }
 
 impl DispatchSettings {
+    /// Lets alerts be followed by their flows wherever the format has a form for them; whether it is anywhere.
+    pub fn emit_flows(&mut self) -> bool {
+        let able = self.outputs.values_mut().filter(|output| output.has_flows());
+        able.map(|output| output.common.emit_flows = true).count() > 0
+    }
+
+    /// Whether an output wants the flows of alerts.
+    pub fn wants_flows(&self) -> bool {
+        self.outputs.values().any(|output| output.common.emit_flows)
+    }
+
     /// Everything on standard output: what holds where no output is configured.
     pub fn standard_output() -> BTreeMap<String, OutputSettings> {
         let transport = Transport::Stdout(StdoutSettings::default());
         BTreeMap::from([("stdout".to_owned(), OutputSettings { transport, common: Common::default() })])
+    }
+}
+
+impl OutputSettings {
+    /// What is written.
+    pub fn format(&self) -> Format {
+        self.common.format.unwrap_or(self.transport.default_format())
+    }
+
+    /// Whether what is written has a form for flows.
+    pub fn has_flows(&self) -> bool {
+        match &self.transport {
+            Transport::Elasticsearch(_) | Transport::Loki(_) => true,
+            Transport::Email(_) | Transport::Journald(_) => false,
+            other => other.service().is_none() && matches!(self.format(), Format::Ecs | Format::Ocsf),
+        }
     }
 }
 
@@ -1019,6 +1049,7 @@ const COMMON_KEYS: &[&str] = &[
     "audit",
     "heartbeat",
     "fallback",
+    "emit_flows",
 ];
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub struct Settings {
     pub deltas: Deltas,
     /// Whether it is noted what each condition of a rule decided.
     pub decisions: Decisions,
+    /// Whether alerts come with their flows one by one.
+    pub companions: Companions,
     /// The pid of this very program: its flows, and those of its children, match no rule.
     pub own_pid: Option<u32>,
 }
@@ -95,6 +97,16 @@ pub enum Decisions {
     #[default]
     Off,
     /// At every look at a group.
+    On,
+}
+
+/// Whether alerts come with their flows one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Companions {
+    /// They do not.
+    #[default]
+    Off,
+    /// They do, for outputs that tell them beside the alert.
     On,
 }
 
@@ -179,6 +191,7 @@ impl Default for Settings {
             records: Records::Off,
             deltas: Deltas::Off,
             decisions: Decisions::Off,
+            companions: Companions::Off,
             own_pid: None,
         }
     }

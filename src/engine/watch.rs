@@ -8,13 +8,13 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::alert::{
-    Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, PacketsWanted, Reason, RecentFlows,
+    self, Alert, DocumentKind, Evidence, Facts, Findings, Lifecycle, Notification, PacketsWanted, Reason, RecentFlows,
     Sighting, Stage, Step, Window, alert_key, compose, episode_uid,
 };
 use crate::engine::Output;
 use crate::engine::checkpoint::{SavedException, SavedGroup, SavedRule};
 use crate::engine::memory::{Memory, Recollection, Shown, amount};
-use crate::engine::settings::Decisions;
+use crate::engine::settings::{Companions, Decisions};
 use crate::flow::Counters;
 use crate::rule::{
     Comparison, Decided, Exception, ExceptionBudget, Fact, Field, Host, Leaf, Measured, NoData, Observation, Plan,
@@ -127,6 +127,7 @@ pub(super) struct Moment<'a> {
     /// Whether the source is silent, so that nothing can be seen.
     pub(super) silent: bool,
     pub(super) decisions: Decisions,
+    pub(super) companions: Companions,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +145,8 @@ struct GroupState {
     evidence: Option<Box<Evidence>>,
     /// The flows whose packets an alert comes with.
     recent: Option<Box<RecentFlows>>,
+    /// The flows that are told one by one.
+    companions: Option<Box<alert::Companions>>,
 }
 
 /// What one exception hid.
@@ -337,12 +340,18 @@ impl Watch {
         let length = self.plan.span().length;
         if let Some(evidence) = &mut state.evidence {
             evidence.note(now.tick, length, sighting, counters);
+            if now.companions == Companions::On {
+                state.companions.get_or_insert_default().note(sighting, counters);
+            }
             return true;
         }
         let edge = self.plan.edge;
         let reading = Reading { layout: &self.plan.layout, gauges: &group.gauges, edge, error: None, now: now.tick };
         if self.plan.is_near(&reading) {
             state.evidence.insert(Box::default()).note(now.tick, length, sighting, counters);
+            if now.companions == Companions::On {
+                state.companions.get_or_insert_default().note(sighting, counters);
+            }
         }
         true
     }
@@ -704,6 +713,11 @@ impl Watch {
             }
             Step::Forgotten => {}
         }
+        if !told.is_empty()
+            && let Some(companions) = self.series.group_mut(id).and_then(|group| group.extension.companions.as_mut())
+        {
+            companions.told();
+        }
         if matches!(step, Step::Resolved | Step::Forgotten) {
             self.series.unpin(id, now.tick);
             self.active.remove(&id);
@@ -850,6 +864,8 @@ impl Watch {
             approximate: reading.is_some_and(|reading| self.plan.verdict(&self.plan.trigger, &reading).approximate),
         };
         let mut alert = compose(facts);
+        let companions = group.and_then(|group| group.extension.companions.as_deref());
+        alert.flows = companions.map(|companions| companions.of(&life.uid)).unwrap_or_default();
         // Packets of the past are held for no longer than this: an update would find others.
         if let (Some(span), "firing", Reason::First) = (self.rule.keep_packets, state, reason) {
             let oldest = now.tick.saturating_sub(ticks(span, now.length));

@@ -2,6 +2,7 @@
 //!
 //! Pure. Bounded: what does not fit is counted.
 
+mod community_id;
 mod counters;
 mod duplicates;
 mod end_reason;
@@ -10,6 +11,7 @@ mod losses;
 mod state;
 mod table;
 
+pub use community_id::community_id;
 pub use counters::Counters;
 pub use duplicates::Duplicates;
 pub use end_reason::FlowEndReason;

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use egret::alert::{
-    Alert, AlertState, Destination, DocumentKind, ExecutableFacts, Network, Notification, ProcessFacts, RuleFacts,
-    Source, UserFacts,
+    Alert, AlertState, CompanionFlow, Destination, DocumentKind, ExecutableFacts, Network, Notification, ProcessFacts,
+    RuleFacts, Source, UserFacts,
 };
-use egret::packet::Address;
+use egret::attribution::Container;
+use egret::flow::{Counters, FlowKey, FlowState};
+use egret::packet::{Address, Endpoint, Protocol};
 use egret::rule::{Host, Metadata, Quantity, Severity, Value};
 use egret::time::Timestamp;
+use egret::units::{Bytes, Packets};
 
 /// An alert of a rule about a process with a command line.
 pub fn alert(kind: DocumentKind, key: &str, command_line: &[u8]) -> Notification {
@@ -55,12 +58,59 @@ pub fn alert(kind: DocumentKind, key: &str, command_line: &[u8]) -> Notification
             scope: "public",
             ..Destination::default()
         }),
-        network: Some(Network { transport: "tcp".into(), l7: "tls", direction: "outbound", iface: None }),
+        network: Some(Network {
+            transport: "tcp".into(),
+            l7: "tls",
+            direction: "outbound",
+            iface: None,
+            community_id: None,
+        }),
         host: host(),
         summary: format!("/usr/bin/rclone (alice) sent 734 MB, alert {key}"),
         ..Alert::default()
     };
     Notification::of_alert(kind, at, alert)
+}
+
+/// The same alert with two of its flows, of which the first is told with a process.
+pub fn with_flows(mut notification: Notification) -> Notification {
+    let alert = Arc::make_mut(notification.alert.as_mut().expect("it is about an alert"));
+    let flow = |number: u16| {
+        let key = FlowKey {
+            protocol: Protocol::TCP,
+            local: Endpoint::new(Address::from_v4([10, 0, 3, 9]), 51_544 + number),
+            remote: Endpoint::new(Address::from_v4([203, 0, 113, 7]), 443),
+            ..FlowKey::default()
+        };
+        let counters = |bytes_out| Counters {
+            bytes_out: Bytes(bytes_out),
+            bytes_in: Bytes(1_000),
+            packets_out: Packets(7),
+            packets_in: Packets(5),
+            ..Counters::default()
+        };
+        Arc::new(CompanionFlow {
+            uid: format!("{}-flow-{number}", alert.state.uid).into(),
+            key,
+            state: FlowState::Established,
+            first: alert.state.started_at,
+            last: notification.timestamp,
+            passed: counters(10_000),
+            total: counters(90_000),
+            left_out: Counters::default(),
+            process: alert.process.clone().filter(|_| number == 0),
+            parent: None,
+            user: alert.user.clone().filter(|_| number == 0),
+            container: (number == 0).then(|| Container { id: "c0ffee".into(), ..Container::default() }),
+            destination: alert.destination.clone().unwrap_or_default(),
+            network: Network {
+                community_id: egret::flow::community_id(&key),
+                ..alert.network.clone().unwrap_or_default()
+            },
+        })
+    };
+    alert.flows = vec![flow(0), flow(1)];
+    notification
 }
 
 /// The host of the alerts.

@@ -36,6 +36,7 @@ pub fn document(notification: &Notification, origin: &Origin) -> Json {
     fields.set("observer.version", env!("CARGO_PKG_VERSION"));
     fields.set("observer.type", "sensor");
     match (&notification.alert, &notification.problem) {
+        (Some(alert), _) if notification.kind == DocumentKind::Flow => set_flow(&mut fields, alert),
         (Some(alert), _) => set_alert(&mut fields, notification.kind, alert),
         (None, problem) => {
             fields.set("event.kind", if notification.kind == DocumentKind::Heartbeat { "metric" } else { "event" });
@@ -103,6 +104,39 @@ fn set_alert(fields: &mut Fields, kind: DocumentKind, alert: &Alert) {
     fields.set("egress.processes", (!alert.processes.is_empty()).then(|| json!(alert.processes)));
     fields.set("egress.series", (!alert.series.is_empty()).then(|| json!(alert.series)));
     fields.set("egress.truncated", (!alert.truncated.is_empty()).then(|| json!(alert.truncated)));
+}
+
+/// A flow of an alert: what passed since it was told last, and all that passed in `egress.flow.total`.
+fn set_flow(fields: &mut Fields, alert: &Alert) {
+    let Some(flow) = alert.flows.first() else { return };
+    fields.set("event.kind", "event");
+    fields.set("event.category", json!(["network"]));
+    fields.set("event.type", json!(["connection", "info"]));
+    fields.set("event.dataset", "egress.flow");
+    fields.set("event.provider", "egret");
+    fields.set("event.id", &*flow.uid);
+    fields.set("event.start", flow.first);
+    fields.set("event.end", flow.last);
+    fields.set("event.duration", u64::try_from(flow.last.since(flow.first).as_nanos()).unwrap_or(u64::MAX));
+    fields.set("event.severity", severity_number(Severity::Info));
+    fields.set("log.level", Severity::Info.name());
+    fields.set("rule.id", &*alert.rule.metadata.id);
+    fields.set("rule.name", &*alert.rule.metadata.title);
+    set_process(fields, alert);
+    set_network(fields, alert);
+    let passed = &flow.passed;
+    fields.set("source.bytes", passed.bytes_out.0);
+    fields.set("destination.bytes", passed.bytes_in.0);
+    fields.set("network.bytes", (passed.bytes_out + passed.bytes_in).0);
+    fields.set("source.packets", passed.packets_out.0);
+    fields.set("destination.packets", passed.packets_in.0);
+    fields.set("network.packets", (passed.packets_out + passed.packets_in).0);
+    fields.set("network.iana_number", flow.key.protocol.0.to_string());
+    fields.set("egress.flow.state", flow.state.name());
+    fields.set("egress.flow.total", json!(flow.total));
+    fields.set("egress.flow.left_out", json!(flow.left_out));
+    fields.set("egress.alert.uid", &*alert.state.uid);
+    fields.set("egress.alert.key", &*alert.state.key);
 }
 
 fn set_attack(fields: &mut Fields, techniques: &[String]) {
@@ -212,6 +246,7 @@ fn set_network(fields: &mut Fields, alert: &Alert) {
                 _ => "internal",
             },
         );
+        fields.set("network.community_id", network.community_id.as_deref());
         fields.set("observer.egress.interface.name", network.iface.as_deref());
     }
 }

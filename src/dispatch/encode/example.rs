@@ -115,6 +115,7 @@ fn alert() -> Alert {
             l7: "tls",
             direction: "outbound",
             iface: Some("eth0".into()),
+            community_id: None,
         }),
         top: BTreeMap::from([("dst.ip", vec![(Value::Ip([203, 0, 113, 7].into_address()), 734_003_200)])]),
         excluded: BTreeMap::from([("bytes_out".into(), 0)]),

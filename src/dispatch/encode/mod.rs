@@ -9,6 +9,7 @@ pub mod email;
 pub mod intake;
 pub mod json;
 pub mod leef;
+mod network_activity;
 pub mod ocsf;
 pub mod paging;
 pub mod rfc5424;

@@ -3,11 +3,15 @@
 //! Class 2004 of release 1.5.0. What the class has no attribute for stands in
 //! `unmapped`, so that nothing is dropped.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::alert::Origin;
-use crate::alert::{Alert, DocumentKind, Notification};
+use crate::alert::{Alert, CompanionFlow, Destination, DocumentKind, Network, Notification};
+use crate::attribution::Container;
 use crate::dispatch::encode::ecs_json::known;
+use crate::dispatch::encode::network_activity;
 use crate::rule::{Confidence, Severity};
 
 /// The release that the attributes are taken from.
@@ -21,11 +25,14 @@ pub fn encode(notification: &Notification, origin: &Origin, suppressed: Option<&
 
 /// The same as a JSON value.
 pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&str>) -> Json {
+    if let (DocumentKind::Flow, Some(alert)) = (notification.kind, &notification.alert) {
+        return network_activity::event(notification, alert, origin);
+    }
     let ended = notification.kind.ends();
     let activity = match notification.kind {
         DocumentKind::Firing | DocumentKind::Problem | DocumentKind::Test => 1,
         DocumentKind::Resolved | DocumentKind::Withdrawn => 3,
-        DocumentKind::Updated | DocumentKind::Heartbeat => 2,
+        DocumentKind::Updated | DocumentKind::Heartbeat | DocumentKind::Flow => 2,
     };
     let status = match (suppressed, ended) {
         (Some(_), _) => (3, "Suppressed"),
@@ -47,24 +54,12 @@ pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&s
         "status": status.1,
         "message": notification.summary(),
         "is_alert": notification.alert.is_some(),
-        "metadata": {
-            "version": OCSF_VERSION,
-            "product": {"name": "egret", "vendor_name": "Egret", "version": env!("CARGO_PKG_VERSION")},
-            "log_name": notification.kind.name(),
-            "profiles": ["container", "host"],
-        },
-        "device": {
-            "hostname": &*origin.host.name,
-            "type_id": 0,
-            "os": {"name": "Linux", "type_id": 200, "type": "Linux"},
-        },
+        "metadata": metadata(notification),
+        "device": device(origin),
         "finding_info": {"uid": notification.key(), "title": title, "analytic": {"uid": id, "name": title, "type_id": 1, "type": "Rule"}},
     });
     let Json::Object(event) = &mut event else { return Json::Null };
     set(event, "status_detail", suppressed.map(Json::from));
-    if let Some(Json::Object(device)) = event.get_mut("device") {
-        set(device, "uid", origin.host.id.as_deref().map(Json::from));
-    }
     if let Some(alert) = &notification.alert {
         set_alert(event, alert);
     }
@@ -72,6 +67,26 @@ pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&s
         event.insert("unmapped".to_owned(), json!({"problem": problem}));
     }
     Json::Object(std::mem::take(event))
+}
+
+/// Who wrote the event, and as what.
+pub(super) fn metadata(notification: &Notification) -> Json {
+    json!({
+        "version": OCSF_VERSION,
+        "product": {"name": "egret", "vendor_name": "Egret", "version": env!("CARGO_PKG_VERSION")},
+        "log_name": notification.kind.name(),
+        "profiles": ["container", "host"],
+    })
+}
+
+/// This host.
+pub(super) fn device(origin: &Origin) -> Json {
+    let mut device = Map::new();
+    device.insert("hostname".to_owned(), json!(&*origin.host.name));
+    device.insert("type_id".to_owned(), json!(0));
+    device.insert("os".to_owned(), json!({"name": "Linux", "type_id": 200, "type": "Linux"}));
+    set(&mut device, "uid", origin.host.id.as_deref().map(Json::from));
+    Json::Object(device)
 }
 
 fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
@@ -96,6 +111,9 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
         set(finding, "tags", (!rule.tags.is_empty()).then(|| json!([{"name": "tags", "values": rule.tags}])));
         set(finding, "src_url", rule.references.first().map(|link| json!(link)));
         set(finding, "attacks", (!rule.attack.is_empty()).then(|| attacks(&rule.attack)));
+        let related = |flow: &Arc<CompanionFlow>| json!({"uid": &*flow.uid, "type_uid": network_activity::TYPE_UID});
+        let related: Vec<Json> = alert.flows.iter().map(related).collect();
+        set(finding, "related_events", (!related.is_empty()).then_some(Json::Array(related)));
         finding.insert("created_time".to_owned(), json!(state.started_at.as_millis()));
         if let Some(Json::Object(analytic)) = finding.get_mut("analytic") {
             set(analytic, "version", rule.revision.map(|revision| json!(revision.to_string())));
@@ -134,60 +152,74 @@ fn evidence(alert: &Alert) -> Json {
     }
     let user = alert.user.as_ref().and_then(user_of);
     set(&mut evidence, "actor", user.map(|user| json!({"user": user})));
-    if let Some(container) = &alert.container {
-        let mut object = Map::new();
-        object.insert("uid".to_owned(), json!(&*container.id));
-        set(&mut object, "name", container.name.as_deref().map(Json::from));
-        set(&mut object, "runtime", container.runtime.as_deref().map(Json::from));
-        set(&mut object, "image", container.image.as_deref().map(|image| json!({"name": image, "uid": image})));
-        set(&mut object, "pod_uuid", container.pod.as_deref().map(Json::from));
-        evidence.insert("container".to_owned(), Json::Object(object));
-    }
-    let interface = alert.network.as_ref().and_then(|network| network.iface.as_deref());
-    if let Some(source) = &alert.source {
-        let mut end = Map::new();
-        end.insert("ip".to_owned(), json!(source.ip));
-        set(&mut end, "port", (source.port != 0).then(|| json!(source.port)));
-        set(&mut end, "interface_name", interface.map(Json::from));
-        evidence.insert("src_endpoint".to_owned(), Json::Object(end));
-    }
+    set(&mut evidence, "container", alert.container.as_ref().map(container));
+    set(&mut evidence, "src_endpoint", source(alert));
+    set(&mut evidence, "dst_endpoint", alert.destination.as_ref().map(destination));
     if let Some(destination) = &alert.destination {
-        let mut end = Map::new();
-        end.insert("ip".to_owned(), json!(destination.ip));
-        set(&mut end, "port", (destination.port != 0).then(|| json!(destination.port)));
-        set(&mut end, "hostname", destination.domain.as_deref().map(Json::from));
-        set(&mut end, "domain", destination.registered_domain.as_deref().map(Json::from));
-        let mut system = Map::new();
-        set(&mut system, "number", destination.asn.map(Json::from));
-        set(&mut system, "name", destination.as_org.as_deref().map(Json::from));
-        set(&mut end, "autonomous_system", (!system.is_empty()).then_some(Json::Object(system)));
-        set(&mut end, "location", destination.country.as_deref().map(|country| json!({"country": country})));
-        evidence.insert("dst_endpoint".to_owned(), Json::Object(end));
         let asked = destination.domain.as_deref().filter(|_| destination.domain_source == Some("dns"));
         set(&mut evidence, "query", asked.map(|name| json!({"hostname": name})));
         let handshake =
             destination.domain.as_deref().filter(|_| matches!(destination.domain_source, Some("sni" | "quic")));
         set(&mut evidence, "tls", handshake.map(|name| json!({"sni": name, "version": "unknown"})));
     }
-    if let Some(network) = &alert.network {
-        let direction = match network.direction {
-            "inbound" => (1, "Inbound"),
-            "outbound" => (2, "Outbound"),
-            _ => (3, "Lateral"),
-        };
-        let info = json!({
-            "protocol_name": network.transport,
-            "direction_id": direction.0,
-            "direction": direction.1,
-            "boundary_id": 3,
-            "boundary": "External",
-        });
-        evidence.insert("connection_info".to_owned(), info);
-    }
+    set(&mut evidence, "connection_info", alert.network.as_ref().map(connection));
     Json::Object(evidence)
 }
 
-fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
+pub(super) fn container(container: &Container) -> Json {
+    let mut object = Map::new();
+    object.insert("uid".to_owned(), json!(&*container.id));
+    set(&mut object, "name", container.name.as_deref().map(Json::from));
+    set(&mut object, "runtime", container.runtime.as_deref().map(Json::from));
+    set(&mut object, "image", container.image.as_deref().map(|image| json!({"name": image, "uid": image})));
+    set(&mut object, "pod_uuid", container.pod.as_deref().map(Json::from));
+    Json::Object(object)
+}
+
+/// This host's end.
+pub(super) fn source(alert: &Alert) -> Option<Json> {
+    let source = alert.source.as_ref()?;
+    let interface = alert.network.as_ref().and_then(|network| network.iface.as_deref());
+    let mut end = Map::new();
+    end.insert("ip".to_owned(), json!(source.ip));
+    set(&mut end, "port", (source.port != 0).then(|| json!(source.port)));
+    set(&mut end, "interface_name", interface.map(Json::from));
+    Some(Json::Object(end))
+}
+
+/// The other end.
+pub(super) fn destination(destination: &Destination) -> Json {
+    let mut end = Map::new();
+    end.insert("ip".to_owned(), json!(destination.ip));
+    set(&mut end, "port", (destination.port != 0).then(|| json!(destination.port)));
+    set(&mut end, "hostname", destination.domain.as_deref().map(Json::from));
+    set(&mut end, "domain", destination.registered_domain.as_deref().map(Json::from));
+    let mut system = Map::new();
+    set(&mut system, "number", destination.asn.map(Json::from));
+    set(&mut system, "name", destination.as_org.as_deref().map(Json::from));
+    set(&mut end, "autonomous_system", (!system.is_empty()).then_some(Json::Object(system)));
+    set(&mut end, "location", destination.country.as_deref().map(|country| json!({"country": country})));
+    Json::Object(end)
+}
+
+/// Which way, and in which protocol.
+pub(super) fn connection(network: &Network) -> Json {
+    let direction = match network.direction {
+        "inbound" => (1, "Inbound"),
+        "outbound" => (2, "Outbound"),
+        _ => (3, "Lateral"),
+    };
+    let mut connection = Map::new();
+    connection.insert("protocol_name".to_owned(), json!(network.transport));
+    connection.insert("direction_id".to_owned(), json!(direction.0));
+    connection.insert("direction".to_owned(), json!(direction.1));
+    connection.insert("boundary_id".to_owned(), json!(3));
+    connection.insert("boundary".to_owned(), json!("External"));
+    set(&mut connection, "community_uid", network.community_id.as_deref().map(Json::from));
+    Json::Object(connection)
+}
+
+pub(super) fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
     let mut object = Map::new();
     object.insert("pid".to_owned(), json!(process.pid));
     set(&mut object, "cmd_line", known(&process.cmdline).map(Json::from));
@@ -217,7 +249,7 @@ fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Json {
 }
 
 /// `None` where nothing is known of the user: the schema wants a name or a number.
-fn user_of(user: &crate::alert::UserFacts) -> Option<Json> {
+pub(super) fn user_of(user: &crate::alert::UserFacts) -> Option<Json> {
     let mut object = Map::new();
     set(&mut object, "name", user.name.as_deref().map(Json::from));
     set(&mut object, "uid", user.uid.map(|uid| json!(uid.to_string())));
@@ -272,7 +304,7 @@ fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-fn set(object: &mut Map<String, Json>, name: &str, value: Option<Json>) {
+pub(super) fn set(object: &mut Map<String, Json>, name: &str, value: Option<Json>) {
     if let Some(value) = value {
         object.insert(name.to_owned(), value);
     }

@@ -229,6 +229,7 @@ fn message_id(kind: DocumentKind) -> &'static str {
     match kind {
         DocumentKind::Firing | DocumentKind::Updated => "ALERT",
         DocumentKind::Resolved | DocumentKind::Withdrawn => "RESOLVED",
+        DocumentKind::Flow => "FLOW",
         DocumentKind::Heartbeat => "HEARTBEAT",
         DocumentKind::Problem => "PROBLEM",
         DocumentKind::Test => "TEST",

@@ -166,6 +166,7 @@ pub fn state_word(kind: DocumentKind) -> &'static str {
         DocumentKind::Updated => "UPDATED",
         DocumentKind::Resolved => "RESOLVED",
         DocumentKind::Withdrawn => "WITHDRAWN",
+        DocumentKind::Flow => "FLOW",
         DocumentKind::Heartbeat => "ALIVE",
         DocumentKind::Problem => "PROBLEM",
         DocumentKind::Test => "TEST",
