@@ -25,7 +25,7 @@ use crate::rule::catalogue as code;
 use crate::rule::diagnose::{Diagnostic, Level, Report, Source, Span, narrow};
 use crate::rule::schema;
 use crate::rule::yaml::{self, Node, Yaml};
-use crate::rule::{Condition, Field, Pattern, Rule, RuleSet, Schedule};
+use crate::rule::{Condition, Field, Pattern, Rule, RuleSet, Schedule, Summary};
 use crate::time::Timestamp;
 
 use keys::Keys;
@@ -216,6 +216,8 @@ struct Compiler<'a> {
     parts: HashMap<(u32, u32), Condition>,
     /// Patterns that were written before: rules made from one mould share them.
     patterns: HashMap<String, Pattern>,
+    /// Summaries that were read before.
+    summaries: HashMap<String, Arc<Summary>>,
     /// Where each exception of a rule stands, for what is told of them later.
     exception_places: HashMap<Arc<str>, Vec<Span>>,
     /// The rule being lowered.
@@ -259,6 +261,7 @@ impl<'a> Compiler<'a> {
             list_digests: HashMap::new(),
             parts: HashMap::new(),
             patterns: HashMap::new(),
+            summaries: HashMap::new(),
             exception_places: HashMap::new(),
             rule: None,
             lowered: Vec::new(),
@@ -475,7 +478,8 @@ fn first_line(span: Span) -> Span {
 const CONFIG_KEYS: &[&str] =
     &["capture", "state_dir", "outputs", "routing", "resolve", "names", "store", "host", "engine"];
 
-const BUILTIN_PATH: &str = "(built-in)";
+/// What the file of the built-in lists is called.
+pub const BUILTIN_PATH: &str = "(built-in)";
 const BUILTIN: &str = include_str!("builtin.yaml");
 
 #[cfg(test)]

@@ -269,9 +269,13 @@ impl Report {
     /// Takes out what a comment allows: `# egret:allow R0430 reason`, on the line or on the one above.
     pub fn suppress(&mut self) {
         let sources = std::mem::take(&mut self.sources);
+        let has_comments: Vec<bool> = sources.iter().map(|source| source.text.contains(ALLOW)).collect();
         self.diagnostics.retain(|found| {
-            let Some(source) = sources.get(found.span.source as usize) else { return true };
-            found.level == Level::Error || !source.text.contains(ALLOW) || !allowed(source, found)
+            let place = found.span.source as usize;
+            let Some(source) = sources.get(place).filter(|_| has_comments.get(place) == Some(&true)) else {
+                return true;
+            };
+            found.level == Level::Error || !allowed(source, found)
         });
         self.sources = sources;
     }

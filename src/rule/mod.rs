@@ -24,6 +24,7 @@ mod definition;
 mod evaluate;
 mod fact;
 mod field;
+mod glob;
 mod habit;
 mod index;
 mod knob;

@@ -12,6 +12,7 @@ use regex::bytes::Regex;
 
 use crate::names::{DomainSet, NetworkSet};
 use crate::packet::Address;
+use crate::rule::glob::Glob;
 
 /// What a value must be.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub enum TextPattern {
     EqualsIgnoringCase(Box<[u8]>),
     /// Has this, given in lower case, in it, whatever the case of ASCII letters.
     ContainsIgnoringCase(Box<[u8]>),
+    /// Is what this glob says.
+    Glob(Glob),
     /// Matches this, which takes time linear in the text.
     Regex(Regex),
 }
@@ -156,6 +159,7 @@ impl TextPattern {
             Self::Contains(part) => text.contains_str(part),
             Self::EqualsIgnoringCase(other) => text.eq_ignore_ascii_case(other),
             Self::ContainsIgnoringCase(part) => text.to_ascii_lowercase().contains_str(part),
+            Self::Glob(glob) => glob.matches(text),
             Self::Regex(regex) => regex.is_match(text),
         }
     }

@@ -6,8 +6,7 @@
 //! cannot make this reader use much time or memory: its size, its depth, the
 //! number of its values and the growth by aliases are capped.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
 use crate::rule::catalogue as code;

@@ -11,6 +11,7 @@ use crate::packet::Protocol;
 use crate::rule::catalogue as code;
 use crate::rule::compile::{Compiler, Parts};
 use crate::rule::diagnose::{Diagnostic, Span};
+use crate::rule::glob::{Glob, GlobKind};
 use crate::rule::kind::{Kind, operator};
 use crate::rule::literal::{self, BadLiteral};
 use crate::rule::yaml::{Entry, Node, Yaml};
@@ -559,9 +560,9 @@ impl Compiler<'_> {
         let bytes = || Box::<[u8]>::from(text.as_bytes());
         let is_path = matches!(kind, Kind::Path | Kind::Paths);
         match asked {
-            Asked::Bare if is_path => self.add_glob(values, text, span, Glob::Path),
-            Asked::Like if is_path => self.add_glob(values, text, span, Glob::Path),
-            Asked::Like => self.add_glob(values, text, span, Glob::Text),
+            Asked::Bare if is_path => self.add_glob(values, text, span, GlobKind::Path),
+            Asked::Like if is_path => self.add_glob(values, text, span, GlobKind::Path),
+            Asked::Like => self.add_glob(values, text, span, GlobKind::Text),
             Asked::Bare | Asked::Equal => {
                 if asked == Asked::Bare && (text.starts_with('*') || text.ends_with('*')) && text.len() > 1 {
                     let found = Diagnostic::new(
@@ -601,13 +602,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn add_glob(&mut self, values: &mut Values, text: &str, span: Span, glob: Glob) {
-        match glob.read(text) {
-            Ok(Read::Exact(exact)) => values.exact.push(exact.into_bytes().into()),
-            Ok(Read::Pattern(pattern)) => values.patterns.push(pattern),
-            Err(error) => self.bad_regex(&error, span),
+    fn add_glob(&mut self, values: &mut Values, text: &str, span: Span, kind: GlobKind) {
+        match read_glob(text, kind) {
+            Read::Exact(exact) => values.exact.push(exact.into_bytes().into()),
+            Read::Pattern(pattern) => values.patterns.push(pattern),
         }
-        if glob == Glob::Path && !text.starts_with(['/', '*']) {
+        if kind == GlobKind::Path && !text.starts_with(['/', '*']) {
             let found = Diagnostic::new(
                 &code::RELATIVE_PATH,
                 span,
@@ -637,111 +637,42 @@ impl Compiler<'_> {
     }
 }
 
-/// How `*` reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Glob {
-    /// `*` stays within a segment, `**` crosses segments, a trailing `/` is a prefix.
-    Path,
-    /// `*` stands for any text.
-    Text,
-}
-
 enum Read {
     Exact(String),
     Pattern(TextPattern),
 }
 
-impl Glob {
-    fn read(self, text: &str) -> Result<Read, regex::Error> {
-        let special = |text: &str| text.contains(['*', '?', '\\']);
-        let bytes = |text: &str| Box::<[u8]>::from(text.as_bytes());
-        if self == Self::Path && text.ends_with('/') && !special(text) {
-            return Ok(Read::Pattern(TextPattern::Prefix(bytes(text))));
-        }
-        if !special(text) {
-            return Ok(Read::Exact(text.to_owned()));
-        }
-        let any = if self == Self::Path { "**" } else { "*" };
-        if let Some(start) = text.strip_suffix(any)
-            && !special(start)
-            && (self == Self::Text || start.ends_with('/'))
-        {
-            return Ok(Read::Pattern(TextPattern::Prefix(bytes(start))));
-        }
-        if let Some(end) = text.strip_prefix(any)
-            && !special(end)
-            && (self == Self::Text || end.starts_with('/'))
-        {
-            return Ok(Read::Pattern(TextPattern::Suffix(bytes(end))));
-        }
-        if self == Self::Text
-            && let Some(middle) = text.strip_prefix('*').and_then(|rest| rest.strip_suffix('*'))
-            && !special(middle)
-            && !middle.is_empty()
-        {
-            return Ok(Read::Pattern(TextPattern::Contains(bytes(middle))));
-        }
-        let expression = self.expression(text);
-        let regex = RegexBuilder::new(&expression).unicode(false).size_limit(REGEX_BYTES).build()?;
-        Ok(Read::Pattern(TextPattern::Regex(regex)))
+/// The cheapest pattern that says the same.
+fn read_glob(text: &str, kind: GlobKind) -> Read {
+    let special = |text: &str| text.contains(['*', '?', '\\']);
+    let bytes = |text: &str| Box::<[u8]>::from(text.as_bytes());
+    if kind == GlobKind::Path && text.ends_with('/') && !special(text) {
+        return Read::Pattern(TextPattern::Prefix(bytes(text)));
     }
-
-    fn expression(self, text: &str) -> String {
-        let mut expression = String::from("(?s)^");
-        let mut rest = text;
-        let one = if self == Self::Path { "[^/]" } else { "." };
-        while let Some(first) = rest.chars().next() {
-            if self == Self::Path && rest.starts_with("**/") && (expression.ends_with('/') || expression.ends_with('^'))
-            {
-                // `**/` is any number of whole segments, also none.
-                expression.push_str("(?:.*/)?");
-                rest = &rest[3..];
-                continue;
-            }
-            match first {
-                '*' if self == Self::Path && rest.starts_with("**") => {
-                    expression.push_str(".*");
-                    rest = rest.trim_start_matches('*');
-                    continue;
-                }
-                '*' => {
-                    expression.push_str(one);
-                    expression.push('*');
-                }
-                '?' => expression.push_str(one),
-                '\\' => {
-                    rest = &rest[1..];
-                    let Some(escaped) = rest.chars().next() else {
-                        expression.push_str(r"\\");
-                        break;
-                    };
-                    push_escaped(&mut expression, escaped);
-                    rest = &rest[escaped.len_utf8()..];
-                    continue;
-                }
-                other => push_escaped(&mut expression, other),
-            }
-            rest = &rest[first.len_utf8()..];
-        }
-        if self == Self::Path && text.ends_with('/') {
-            expression.push_str(".*");
-        }
-        expression.push('$');
-        expression
+    if !special(text) {
+        return Read::Exact(text.to_owned());
     }
-}
-
-fn push_escaped(expression: &mut String, character: char) {
-    if character.is_ascii() {
-        let mut buffer = [0; 4];
-        expression.push_str(&regex::escape(character.encode_utf8(&mut buffer)));
-    } else {
-        // Expressions of globs run on bytes.
-        let mut buffer = [0; 4];
-        for byte in character.encode_utf8(&mut buffer).bytes() {
-            let _ = write!(expression, "(?-u:\\x{byte:02x})");
-        }
+    let any = if kind == GlobKind::Path { "**" } else { "*" };
+    if let Some(start) = text.strip_suffix(any)
+        && !special(start)
+        && (kind == GlobKind::Text || start.ends_with('/'))
+    {
+        return Read::Pattern(TextPattern::Prefix(bytes(start)));
     }
+    if let Some(end) = text.strip_prefix(any)
+        && !special(end)
+        && (kind == GlobKind::Text || end.starts_with('/'))
+    {
+        return Read::Pattern(TextPattern::Suffix(bytes(end)));
+    }
+    if kind == GlobKind::Text
+        && let Some(middle) = text.strip_prefix('*').and_then(|rest| rest.strip_suffix('*'))
+        && !special(middle)
+        && !middle.is_empty()
+    {
+        return Read::Pattern(TextPattern::Contains(bytes(middle)));
+    }
+    Read::Pattern(TextPattern::Glob(Glob::new(text, kind)))
 }
 
 fn bounded(expression: &str) -> Result<Regex, regex::Error> {
@@ -828,8 +759,8 @@ const REGEX_BYTES: usize = 1 << 20;
 mod tests {
     use super::*;
 
-    fn matches(glob: Glob, pattern: &str, text: &str) -> bool {
-        match glob.read(pattern).unwrap() {
+    fn matches(kind: GlobKind, pattern: &str, text: &str) -> bool {
+        match read_glob(pattern, kind) {
             Read::Exact(exact) => exact == text,
             Read::Pattern(pattern) => pattern.matches(text.as_bytes()),
         }
@@ -837,7 +768,7 @@ mod tests {
 
     #[test]
     fn a_star_stays_in_its_segment() {
-        let path = |pattern, text| matches(Glob::Path, pattern, text);
+        let path = |pattern, text| matches(GlobKind::Path, pattern, text);
         assert!(path("/usr/bin/*", "/usr/bin/curl"));
         assert!(!path("/usr/bin/*", "/usr/bin/a/b"));
         assert!(path("/tmp/**", "/tmp/a/b"));
@@ -862,7 +793,7 @@ mod tests {
 
     #[test]
     fn a_star_in_a_text_is_any_text() {
-        let text = |pattern, text| matches(Glob::Text, pattern, text);
+        let text = |pattern, text| matches(GlobKind::Text, pattern, text);
         assert!(text("wwan*", "wwan0"));
         assert!(text("*--upload*", "curl --upload-file a/b"));
         assert!(text("a*b?d", "a/x/bcd"));

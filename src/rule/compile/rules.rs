@@ -660,10 +660,19 @@ impl Compiler<'_> {
     fn presentation(&mut self, keys: &Keys<'_>) -> Presentation {
         let summary = keys.get("summary").and_then(|node| {
             let text = self.text(node)?.to_owned();
+            if let Some(known) = self.summaries.get(&text) {
+                return Some(Arc::clone(known));
+            }
             match Summary::parse(&text) {
                 Ok(summary) => {
+                    let before = self.report.diagnostics.len();
                     self.check_summary_names(&summary, node.span);
-                    Some(Arc::new(summary))
+                    let summary = Arc::new(summary);
+                    // What is said of one is said of each.
+                    if self.report.diagnostics.len() == before {
+                        self.summaries.insert(text, Arc::clone(&summary));
+                    }
+                    Some(summary)
                 }
                 Err(error) => {
                     self.push(Diagnostic::new(
