@@ -26,6 +26,7 @@ const MAX_MISTAKES: usize = 50;
 /// The report of all that is wrong with it.
 pub fn parse(source: Source) -> Result<ConfigFile, Box<Report>> {
     let mut report = Report::new(vec![source]);
+    report.totals.files = 1;
     let root = yaml::read(0, &mut report);
     let text = report.sources.first().map(|source| source.text.to_string()).unwrap_or_default();
     let file = match &root {
@@ -47,6 +48,7 @@ pub fn parse(source: Source) -> Result<ConfigFile, Box<Report>> {
 /// What is not wrong with a configuration and still not good.
 pub fn lint(source: Source) -> Report {
     let mut report = Report::new(vec![source]);
+    report.totals.files = 1;
     let Some(root) = yaml::read(0, &mut report) else { return report };
     let text = report.sources.first().map(|source| source.text.to_string()).unwrap_or_default();
     // Mistakes were told when the configuration was read.

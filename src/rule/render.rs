@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use annotate_snippets::{AnnotationKind, Group, Level as Snippets, Renderer, Snippet};
 use serde_json::{Value as Json, json};
 
+use crate::rule::compile::BUILTIN_PATH;
 use crate::rule::diagnose::{Diagnostic, Level, Report, Span};
 
 /// How a report is written.
@@ -247,7 +248,7 @@ fn github(report: &Report) -> String {
             &mut text,
             &format!(
                 "::{command} file={},line={},col={},endLine={end_line},endColumn={end_column},title={}::{}",
-                github_property(report.path(found.span)),
+                github_property(in_repository(report.path(found.span))),
                 found.span.line,
                 found.span.column,
                 github_property(&format!("{} {}", found.code.id, found.code.name)),
@@ -271,8 +272,10 @@ fn gitlab(report: &Report) -> String {
         .diagnostics
         .iter()
         .map(|found| {
-            let path = report.path(found.span);
-            let identity = format!("{}\0{path}\0{}\0{}", found.code.id, found.span.line, found.message);
+            let path = in_repository(report.path(found.span));
+            // GitLab shows findings of one fingerprint once.
+            let place = (found.span.line, found.span.column);
+            let identity = format!("{}\0{path}\0{place:?}\0{}", found.code.id, found.message);
             json!({
                 "description": found.message,
                 "check_name": found.code.id,
@@ -337,7 +340,7 @@ fn sarif_location(report: &Report, span: Span) -> Json {
     let (end_line, end_column) = end(report, span);
     json!({
         "physicalLocation": {
-            "artifactLocation": { "uri": report.path(span) },
+            "artifactLocation": { "uri": uri(report.path(span)) },
             "region": {
                 "startLine": span.line,
                 "startColumn": span.column,
@@ -348,20 +351,43 @@ fn sarif_location(report: &Report, span: Span) -> Json {
     })
 }
 
+/// The path from the top of a repository, as far as it can be told.
+fn in_repository(path: &str) -> &str {
+    path.trim_start_matches("./")
+}
+
+/// A path as a URI reference (RFC 3986, section 4.1).
+fn uri(path: &str) -> String {
+    let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
+    for byte in in_repository(path).bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(byte)),
+            other => {
+                // Writing into a string cannot fail.
+                let _ = write!(uri, "%{other:02X}");
+            }
+        }
+    }
+    uri
+}
+
+/// One suite a file, one case a finding; a file without findings is one case that passed.
 fn junit(report: &Report) -> String {
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    line(
-        &mut text,
-        &format!(
-            "<testsuites name=\"egret check\" tests=\"{}\" failures=\"{}\">",
-            report.totals.files.max(1),
-            report.count(Level::Error)
-        ),
-    );
-    for (index, source) in report.sources.iter().take(report.totals.files).enumerate() {
+    let mut suites: Vec<(&str, Vec<&Diagnostic>)> = Vec::new();
+    for (index, source) in report.sources.iter().enumerate() {
         let found: Vec<_> = report.diagnostics.iter().filter(|found| found.span.source as usize == index).collect();
+        // The built-in lists are nobody's file.
+        if !found.is_empty() || &*source.path != BUILTIN_PATH {
+            suites.push((&source.path, found));
+        }
+    }
+    let cases: usize = suites.iter().map(|(_, found)| found.len().max(1)).sum();
+    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let failures = report.count(Level::Error);
+    line(&mut text, &format!("<testsuites name=\"egret check\" tests=\"{cases}\" failures=\"{failures}\">"));
+    for (path, found) in suites {
         let failures = found.iter().filter(|found| found.level == Level::Error).count();
-        let path = xml(&source.path);
+        let path = xml(path);
         line(
             &mut text,
             &format!("  <testsuite name=\"{path}\" tests=\"{}\" failures=\"{failures}\">", found.len().max(1)),
@@ -400,6 +426,7 @@ pub fn xml(text: &str) -> String {
             '"' => result.push_str("&quot;"),
             '\n' | '\t' => result.push(character),
             control if control.is_control() => result.push('\u{fffd}'),
+            '\u{fffe}' | '\u{ffff}' => result.push('\u{fffd}'),
             other => result.push(other),
         }
     }
