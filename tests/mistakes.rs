@@ -1,6 +1,8 @@
 //! A hundred mistakes that people make in rule files: each must be found with
 //! its code, at its line and column, and with the word that was meant.
 
+use std::path::Path;
+
 use egret::rule::compile::{Lint, Options, compile};
 use egret::rule::diagnose::Source;
 use egret::rule::render::{Colour, Format, render};
@@ -268,6 +270,7 @@ fn more_files() -> Vec<(&'static str, String)> {
         ("R0402", format!("macros: {{m: {{exe: /a}}}}\n{}", rule(""))),
         ("R0403", format!("schedules: {{s: {{weekdays: [mon]}}}}\n{}", rule(""))),
         ("R0404", "lists: {l: {type: exe, items: [/a, /b, /a]}}\n".to_owned()),
+        ("R0405", "lists: {l: {type: exe, items: [/b, /a]}}\n".to_owned()),
         ("R0411", rule(", exceptions: [{name: e, fields: [exe], values: [\"*\"]}]")),
         ("R0412", rule(", exceptions: [{name: e, fields: [exe], values: [/a], expires: 1969-01-01}]")),
         (
@@ -291,8 +294,31 @@ fn more_files() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Codes of the configuration and of failed tests, which no rule file has.
-const ELSEWHERE: &[&str] = &["R0502", "R0601", "R0602", "R0605", "R0610"];
+/// What provokes the codes of the configuration and of failed tests, which no check of rules has.
+fn elsewhere(folder: &Path) -> Vec<(&'static str, Vec<String>, String)> {
+    let command = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let config = "check --format json --config FILE rules.yaml";
+    let secret = folder.join("secret");
+    std::fs::write(&secret, "s3cr3t").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let outputs = |output: &str| format!("outputs:\n  hook: {{{output}}}\n");
+    let rules = "rules: [{id: a, match: {}, each: {}}]\ntests: [{name: t, rules: [a], flows: [{at: 0s, dst: \"203.0.113.1:1\"}], expect: [{never: firing}]}]\n";
+    vec![
+        ("R0502", command("test --output github FILE"), rules.to_owned()),
+        ("R0601", command(config), "capture: {interfaces: 5}\n".to_owned()),
+        (
+            "R0602",
+            command(config),
+            outputs(&format!("type: webhook, url: \"https://hooks.example.org/a\", secret_file: {}", secret.display())),
+        ),
+        ("R0605", command(config), outputs("type: webhook, url: \"http://hooks.example.org/a\", allow_insecure: true")),
+        (
+            "R0610",
+            command(config),
+            outputs("type: slack, url: \"https://hooks.slack.example.org/a\", rate: {per_second: 50}"),
+        ),
+    ]
+}
 
 #[test]
 fn every_code_can_be_provoked_and_says_more() {
@@ -309,7 +335,22 @@ fn every_code_can_be_provoked_and_says_more() {
         assert!(found.contains(&code), "{code} is not among {found:?} for\n{}", text.get(..200).unwrap_or(&text));
         provoked.insert(code);
     }
-    provoked.extend(ELSEWHERE);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rules.yaml"), "rules: [{id: a, match: {}, each: {}}]\n").unwrap();
+    for (code, arguments, text) in elsewhere(folder.path()) {
+        let file = folder.path().join("file.yaml");
+        std::fs::write(&file, &text).unwrap();
+        let arguments = arguments.iter().map(|argument| argument.replace("FILE", file.to_str().unwrap()));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_egret"));
+        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            printed.contains(code),
+            "{code} is not in {printed}{} for\n{text}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        provoked.insert(code);
+    }
     for code in egret::rule::catalogue::ALL {
         assert!(provoked.contains(code.id), "nothing provokes {} {}", code.id, code.name);
         assert!(code.explanation.len() > 40, "{} says little", code.id);
@@ -355,7 +396,7 @@ fn shadowed_exceptions_are_those_that_never_apply() {
 fn what_takes_no_thought_is_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yaml");
-    let wrong = "version: 1\nlists:\n  tools: {type: exe, items: [/usr/bin/a, /usr/bin/b, /usr/bin/a]}\n  nets:\n    type: cidr\n    items:\n      - 10.0.0.0/8\n      - 10.0.0.0/8\n      - 10.1.2.3/16\nrules:\n  - id: a\n    severty: hgih\n    match: {exe: $tools, dst.ip: $nets, dst.domain: *.example.net}\n    window: 10min\n    when: {bytes_out: {gte: 500mb}}\n";
+    let wrong = "version: 1\nlists:\n  tools: {type: exe, items: [/usr/bin/a, /usr/bin/b, /usr/bin/a]}\n  nets:\n    type: cidr\n    items:\n      - 10.0.0.0/8\n      - 10.0.0.0/8\n      - 10.1.2.3/16\n      - 9.0.0.0/8\n  names: {type: domain, items: [b.example, \"a.example\", .c.example, B.example.org]}\n  mine: {type: domain, items: [b.example, # the first one\n    a.example]}\nrules:\n  - id: a\n    severty: hgih\n    match: {exe: $tools, dst.ip: $nets, dst.domain: *.example.net}\n    window: 10min\n    when: {bytes_out: {gte: 500mb}}\n";
     std::fs::write(&file, wrong).unwrap();
     let check = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_egret"));
@@ -369,6 +410,14 @@ fn what_takes_no_thought_is_repaired() {
         .replace(", /usr/bin/a]", "]")
         .replacen("\n      - 10.0.0.0/8", "", 1)
         .replace("10.1.2.3/16", "10.1.0.0/16")
+        .replace(
+            "      - 10.0.0.0/8\n      - 10.1.0.0/16\n      - 9.0.0.0/8",
+            "      - 9.0.0.0/8\n      - 10.0.0.0/8\n      - 10.1.0.0/16",
+        )
+        .replace(
+            "[b.example, \"a.example\", .c.example, B.example.org]",
+            "[.c.example, \"a.example\", b.example, B.example.org]",
+        )
         .replace("severty: hgih", "severity: high")
         .replace("*.example.net", "\"*.example.net\"")
         .replace("10min", "10m")

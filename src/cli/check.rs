@@ -176,9 +176,7 @@ fn repair(report: &Report) -> anyhow::Result<usize> {
     }
     let mut count = 0;
     for (source, mut fixes) in files {
-        let Some(file) = report.sources.get(source as usize).filter(|_| (source as usize) < report.totals.files) else {
-            continue;
-        };
+        let Some(file) = report.sources.get(source as usize) else { continue };
         if file.damage.is_some() {
             continue;
         }

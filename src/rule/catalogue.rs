@@ -146,6 +146,8 @@ codes! {
         "No rule uses this schedule. It is perhaps misspelt where it was meant, so that a rule is in force at other times."
     DUPLICATE_ITEM "R0404" "duplicate-item" Warning
         "A list has the same item twice. It means nothing, and the next person wonders which of the two to change."
+    UNSORTED_LIST "R0405" "unsorted-list" Info
+        "The items of a list are out of order, which hides doubles and gaps from whoever changes it. Order has no meaning for a list; with a comment between its items, it is taken to have one for you."
     EXCEPTION_EVERYTHING "R0411" "exception-everything" Warning
         "The exception lets everything pass, so the rule can never fire."
     EXPIRED "R0412" "expired" Warning

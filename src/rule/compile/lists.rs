@@ -170,6 +170,7 @@ impl Compiler<'_> {
                 self.list_item(item, kind, &mut values, &mut patterns);
             }
             self.check_doubles(items);
+            self.check_order(items, kind);
         }
         self.open.pop();
         let max_items = keys.get("max_items").and_then(|node| self.literal(node, literal::integer));
@@ -213,6 +214,46 @@ impl Compiler<'_> {
             }
             self.push(found);
         }
+    }
+
+    /// Tells of items that are out of order; the repair moves them. Comments between items say that
+    /// the order has a meaning of its own.
+    fn check_order(&mut self, items: &[Node], kind: ListType) {
+        let keys: Option<Vec<SortKey<'_>>> =
+            items.iter().map(|item| item.text().map(|text| sort_key(text, kind))).collect();
+        let (Some(keys), [first, .., last]) = (keys, items) else { return };
+        let Some(at) = keys.windows(2).position(|pair| matches!(pair, [before, after] if before > after)) else {
+            return;
+        };
+        let Some(source) = self.report.source(first.span) else { return };
+        let in_order = |pair: &[Node]| matches!(pair, [before, after] if before.span.source == after.span.source && before.span.end <= after.span.start);
+        let separators: Vec<&str> = items
+            .windows(2)
+            .filter(|pair| in_order(pair))
+            .filter_map(|pair| match pair {
+                [before, after] => source.text.get(before.span.end as usize..after.span.start as usize),
+                _ => None,
+            })
+            .collect();
+        // What an override brought stands elsewhere.
+        if separators.len() + 1 != items.len() || separators.iter().any(|separator| separator.contains('#')) {
+            return;
+        }
+        let mut sorted: Vec<(&SortKey<'_>, &Node)> = keys.iter().zip(items).collect();
+        sorted.sort_by(|a, b| a.0.cmp(b.0));
+        let mut text = String::new();
+        for (index, (_, item)) in sorted.iter().enumerate() {
+            text.push_str(source.slice(item.span));
+            text.push_str(separators.get(index).copied().unwrap_or_default());
+        }
+        let (before, after) = (&items[at], &items[at + 1]);
+        let message =
+            format!("`{}` stands after `{}`", after.text().unwrap_or_default(), before.text().unwrap_or_default());
+        let found = Diagnostic::new(&code::UNSORTED_LIST, after.span, message)
+            .label("out of order")
+            .help("`egret check --fix` sorts the list")
+            .fix(Span { end: last.span.end, ..first.span }, text);
+        self.push(found);
     }
 
     fn list_item(&mut self, item: &Node, kind: ListType, values: &mut Values, patterns: &mut Vec<Pattern>) {
@@ -336,6 +377,33 @@ impl Compiler<'_> {
         }
         Some(())
     }
+}
+
+/// What the items of a list are ordered by: networks and numbers by their value, all else as people look for it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SortKey<'a> {
+    Network(ipnet::IpNet),
+    Number(u64),
+    Text(String, &'a str),
+}
+
+fn sort_key(text: &str, kind: ListType) -> SortKey<'_> {
+    match kind {
+        ListType::Network => {
+            let network = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from));
+            if let Ok(network) = network {
+                return SortKey::Network(network);
+            }
+        }
+        ListType::Number | ListType::System => {
+            let digits = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+            if let Ok(number) = digits.parse() {
+                return SortKey::Number(number);
+            }
+        }
+        ListType::Domain | ListType::Path | ListType::Text | ListType::User => {}
+    }
+    SortKey::Text(text.to_lowercase(), text)
 }
 
 /// Items in the file of a list that says no other number.
