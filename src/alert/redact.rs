@@ -11,6 +11,7 @@ use bstr::{BString, ByteSlice};
 use regex::bytes::Regex;
 
 use crate::alert::Notification;
+use crate::attribution::Process;
 use crate::rule::Value;
 
 /// Finds and covers secrets.
@@ -64,6 +65,16 @@ impl Redactor {
         Arc::new(Notification { alert: Some(Arc::new(covered)), ..(*notification).clone() })
     }
 
+    /// The process without secrets in its command line and in those of its parents.
+    pub fn process<'a>(&self, process: &'a Process) -> Cow<'a, Process> {
+        let mut covered = process.clone();
+        let mut changed = self.list(&mut covered.command_line);
+        for ancestor in &mut covered.ancestors {
+            changed |= self.list(&mut ancestor.command_line);
+        }
+        if changed { Cow::Owned(covered) } else { Cow::Borrowed(process) }
+    }
+
     /// A text without secrets.
     pub fn text<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let mut text = Cow::Borrowed(text);
@@ -84,24 +95,26 @@ impl Redactor {
                 }
                 Cow::Borrowed(_) => false,
             },
-            Value::List(list) => {
-                // A secret may be an argument of its own, after the one that announces it.
-                let joined = bstr::join("\u{1f}", &*list).replace("\u{1f}", " ");
-                let Cow::Owned(_) = self.text(&joined) else { return false };
-                let mut announced = false;
-                for item in list.iter_mut() {
-                    let announces = self.announces(item);
-                    if announced {
-                        *item = BString::from("***");
-                    } else if let Cow::Owned(covered) = self.text(item) {
-                        *item = BString::from(covered);
-                    }
-                    announced = announces;
-                }
-                true
-            }
+            Value::List(list) => self.list(list),
             Value::Missing | Value::Number(_) | Value::Ip(_) => false,
         }
+    }
+
+    fn list(&self, list: &mut [BString]) -> bool {
+        // A secret may be an argument of its own, after the one that announces it.
+        let joined = bstr::join("\u{1f}", &*list).replace("\u{1f}", " ");
+        let Cow::Owned(_) = self.text(&joined) else { return false };
+        let mut announced = false;
+        for item in list.iter_mut() {
+            let announces = self.announces(item);
+            if announced {
+                *item = BString::from("***");
+            } else if let Cow::Owned(covered) = self.text(item) {
+                *item = BString::from(covered);
+            }
+            announced = announces;
+        }
+        true
     }
 
     fn announces(&self, item: &[u8]) -> bool {

@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let alive = engine.firing_keys();
     let damaged = checkpoints.as_ref().and_then(|kept| kept.set_aside().map(|path| path.display().to_string()));
     let mut live = input::open_live(&settings, engine, clock)?;
-    live = match Packets::start(packet_settings(&settings)) {
+    live = match Packets::start(packet_settings(&settings)?) {
         Ok(packets) => live.with_packets(packets),
         Err(error) => {
             warn!(%error, "alerts come without their packets");
@@ -149,12 +149,13 @@ fn ledger(settings: &Settings, now: Timestamp) -> Option<Box<dyn Ledger>> {
 }
 
 /// Where the packets of alerts go.
-fn packet_settings(settings: &Settings) -> PacketSettings {
-    PacketSettings {
+fn packet_settings(settings: &Settings) -> anyhow::Result<PacketSettings> {
+    Ok(PacketSettings {
         directory: settings.state_dir.join("evidence"),
         max_bytes: settings.max_evidence_bytes,
         max_files: settings.max_evidence_files,
-    }
+        redactor: settings.dispatch.redactor()?,
+    })
 }
 
 fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {

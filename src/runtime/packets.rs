@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::warn;
 
-use crate::alert::{Alert, Notification, PacketFile, PacketsWanted};
-use crate::attribution::comments_of;
+use crate::alert::{Alert, Notification, PacketFile, PacketsWanted, Redactor};
+use crate::attribution::{Process, comments_of};
 use crate::capture::writer::Writer;
 use crate::flow::FlowKey;
 use crate::packet::{FiveTuple, Frame, FrameDirection, LinkType, Packet};
@@ -33,6 +33,8 @@ pub struct PacketSettings {
     pub max_bytes: u64,
     /// The most files that are kept.
     pub max_files: usize,
+    /// Covers secrets in the command lines beside the packets, as in alerts; `None` where nothing is to be covered.
+    pub redactor: Option<Redactor>,
 }
 
 /// Holds packets, and writes those of alerts on a thread of its own.
@@ -227,8 +229,12 @@ fn write(
     packets: &[Arc<Held>],
     settings: &PacketSettings,
 ) -> io::Result<PacketFile> {
+    let comments = |owner: &Process| match &settings.redactor {
+        Some(redactor) => comments_of(&redactor.process(owner)),
+        None => comments_of(owner),
+    };
     let owners: HashMap<FlowKey, Vec<String>> =
-        wanted.flows.iter().filter_map(|(key, owner)| Some((of_pair(*key), comments_of(owner.as_deref()?)))).collect();
+        wanted.flows.iter().filter_map(|(key, owner)| Some((of_pair(*key), comments(owner.as_deref()?)))).collect();
     let chosen = latest(packets, &owners, settings.max_bytes);
     let mut writer = Writer::new(Vec::new(), HEADERS as u32)?;
     for held in chosen {
@@ -316,7 +322,7 @@ const LAST_FILES: Duration = Duration::from_secs(3);
 mod tests {
     use super::*;
     use crate::alert::{AlertState, DocumentKind, RuleFacts};
-    use crate::attribution::{Process, ProcessKey};
+    use crate::attribution::ProcessKey;
     use crate::capture::offline::Reader;
     use crate::packet::{Fragments, decode};
     use crate::rule::Metadata;
@@ -343,6 +349,8 @@ mod tests {
         let content = fs::read(&file.path).unwrap();
         assert_eq!((file.bytes, &file.sha256), (content.len() as u64, &hash_of(&content)));
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!bstr::ByteSlice::contains_str(&content[..], "hunter2"), "secrets are covered as in the alert");
+        assert!(bstr::ByteSlice::contains_str(&content[..], "Args: nc --password ***"));
         let (ports, owners) = read(&file.path);
         assert_eq!((ports, owners), (vec![1_000; 20], vec![Some(7); 20]));
     }
@@ -386,11 +394,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn owner(pid: u32) -> Arc<Process> {
-        Arc::new(Process { key: ProcessKey { pid, start: 1 }, command_line: vec!["nc".into()], ..Process::default() })
+        let command_line = ["nc", "--password", "hunter2"].map(Into::into).to_vec();
+        Arc::new(Process { key: ProcessKey { pid, start: 1 }, command_line, ..Process::default() })
     }
 
     fn started(directory: &Path, max_bytes: u64, max_files: usize) -> Packets {
-        Packets::start(PacketSettings { directory: directory.to_owned(), max_bytes, max_files }).unwrap()
+        let redactor = Some(Redactor::new(&[]).unwrap());
+        Packets::start(PacketSettings { directory: directory.to_owned(), max_bytes, max_files, redactor }).unwrap()
     }
 
     fn at(second: i64) -> Timestamp {
