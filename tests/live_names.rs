@@ -143,6 +143,14 @@ fn the_container_of_a_flow_is_named() {
         let Some(site) = Site::new(&["dnsmasq", "nc", "openssl"]) else { return };
         let Some(container) = Container::new() else { return };
         let Some(watch) = Watch::start(&site, source) else { continue };
+        let file = site.folder.path().join("recorded.pcapng");
+        let mut command = site.network.client.command(env!("CARGO_BIN_EXE_egret"));
+        command.args(["record", "--source", source, "--interface", "eth0", "-w"]).arg(&file);
+        let mut recorder = Running::start("record", command, site.folder.path());
+        wait::until("egret to record", || {
+            recorder.assert_alive();
+            recorder.errors().contains("recording ").then_some(())
+        });
         // Inside the namespace the control groups are out of sight. A connection that lasts has an owner
         // in the socket tables, however busy the machine is.
         let inside = format!("timeout 3 nc {} 443 </dev/null; true", Network::SERVER);
@@ -157,6 +165,11 @@ fn the_container_of_a_flow_is_named() {
             assert_eq!(known[key], value, "{source}: {flow:#}");
         }
         assert_eq!(known["labels"], serde_json::json!(["team=shop"]));
+        recorder.signal(Signal::INT);
+        assert!(recorder.wait_within(wait::PATIENCE).success(), "{}", recorder.errors());
+        let recorded = fs::read(&file).unwrap();
+        let named = format!("ContainerName: web-1\nContainerId: {}", container.id);
+        assert!(bstr::ByteSlice::contains_str(&recorded[..], &named), "{source}: {}", recorder.errors());
     }
 }
 

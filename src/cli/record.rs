@@ -4,11 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, never, select_biased, tick};
 
+use crate::attribution::Process;
 use crate::capture::live::Capture;
 use crate::capture::writer::Writer;
 use crate::cli::exit::Exit;
@@ -17,7 +19,7 @@ use crate::cli::terminal;
 use crate::config::{Settings, SourceKind};
 use crate::flow::Namespace;
 use crate::packet::Frame;
-use crate::resolve::{ResolverSettings, Service};
+use crate::resolve::{Describer, ResolverSettings, Service};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::{self, Control};
 use crate::runtime::record::{RecordCounts, Recorder};
@@ -123,9 +125,14 @@ fn record<W: Write>(
     clock: SystemClock,
 ) -> io::Result<RecordCounts> {
     let heartbeat = tick(Duration::from_millis(50));
+    let describer = Describer::start(Path::new("/"))?;
     let (counts, answers) = match owners {
         Owners::Kernel(source) => (source.counts(), never()),
         Owners::LookedUp(service) => (never(), service.answers().clone()),
+    };
+    let describe = |process: Option<Arc<Process>>| {
+        // A question that finds no room leaves its container without a name.
+        let _ = process.is_some_and(|process| describer.ask(process));
     };
     let mut end = deadline;
     // Frames come out of the kernel some time after their moment, and wait for
@@ -138,11 +145,14 @@ fn record<W: Write>(
             },
             recv(counts) -> batch => if let Ok(batch) = batch {
                 for update in &batch.updates {
-                    recorder.take_owner(update.key, &update.attribution, batch.timestamp);
+                    describe(recorder.take_owner(update.key, &update.attribution, batch.timestamp));
                 }
             },
             recv(answers) -> answer => if let Ok(answer) = answer {
-                recorder.take_owner(answer.key, &answer.attribution, clock.wall());
+                describe(recorder.take_owner(answer.key, &answer.attribution, clock.wall()));
+            },
+            recv(describer.answers()) -> found => if let Ok(found) = found {
+                recorder.take_description(&found.process, &found.described);
             },
             recv(capture.batches()) -> batch => if let Ok(batch) = batch {
                 let wanted = |frame: &Frame<'_>| ended.is_none_or(|ended| frame.timestamp <= ended);

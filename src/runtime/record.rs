@@ -26,6 +26,8 @@ pub struct Recorder<W: Write> {
     waiting_bytes: usize,
     flows: HashMap<FlowKey, Owners>,
     comments: HashMap<*const Process, (Arc<Process>, Vec<String>)>,
+    /// What was found out about owners in containers; the process as its source told it, then with the rest.
+    described: HashMap<*const Process, (Arc<Process>, Arc<Process>)>,
     fragments: Fragments,
     counts: RecordCounts,
     swept: Timestamp,
@@ -72,6 +74,7 @@ impl<W: Write> Recorder<W> {
             waiting_bytes: 0,
             flows: HashMap::new(),
             comments: HashMap::new(),
+            described: HashMap::new(),
             fragments: Fragments::default(),
             counts: RecordCounts::default(),
             swept: Timestamp::EPOCH,
@@ -108,11 +111,17 @@ impl<W: Write> Recorder<W> {
         lookup
     }
 
-    /// Takes an owner that became known at `timestamp`.
-    pub fn take_owner(&mut self, key: FlowKey, attribution: &Attribution, timestamp: Timestamp) {
-        let Some(process) = attribution.process() else { return };
+    /// Takes an owner that became known at `timestamp`. Returns it the first time if more can be found
+    /// out about it: the name and image of its container.
+    pub fn take_owner(
+        &mut self,
+        key: FlowKey,
+        attribution: &Attribution,
+        timestamp: Timestamp,
+    ) -> Option<Arc<Process>> {
+        let process = attribution.process()?;
         if key.namespace != self.namespace {
-            return;
+            return None;
         }
         let owners = self.flows.entry(key).or_default();
         owners.last = owners.last.max(timestamp);
@@ -123,6 +132,18 @@ impl<W: Write> Recorder<W> {
             }
         } else if let Some((last, _)) = owners.known.last_mut() {
             *last = timestamp;
+        }
+        if process.container.is_none() || self.described.contains_key(&Arc::as_ptr(process)) {
+            return None;
+        }
+        self.described.insert(Arc::as_ptr(process), (Arc::clone(process), Arc::clone(process)));
+        Some(Arc::clone(process))
+    }
+
+    /// Takes what was found out about an owner.
+    pub fn take_description(&mut self, process: &Arc<Process>, described: &Arc<Process>) {
+        if let Some((_, known)) = self.described.get_mut(&Arc::as_ptr(process)) {
+            *known = Arc::clone(described);
         }
     }
 
@@ -146,6 +167,8 @@ impl<W: Write> Recorder<W> {
             self.swept = now;
             self.flows.retain(|_, owners| now.since(owners.last) < FORGET_AFTER);
             self.comments.clear();
+            // Owners that no flow has any more are held here alone.
+            self.described.retain(|_, (process, _)| Arc::strong_count(process) > 2);
         }
         Ok(())
     }
@@ -176,6 +199,10 @@ impl<W: Write> Recorder<W> {
             bytes: &waiting.bytes,
         };
         let owner = waiting.key.and_then(|key| self.flows.get(&key)).and_then(|owners| owners.at(waiting.timestamp));
+        let owner = owner.map(|process| match self.described.get(&Arc::as_ptr(&process)) {
+            Some((_, described)) => Arc::clone(described),
+            None => process,
+        });
         self.counts.frames += 1;
         let comments: &[String] = match owner {
             None => &[],
