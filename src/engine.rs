@@ -96,8 +96,8 @@ struct Notes {
     /// Whether its beginning has been counted.
     counted: bool,
     failed: bool,
-    /// Whether the owner was described when the flow was last booked.
-    described: bool,
+    /// How often the owner had been described when the flow was last booked.
+    described: u8,
     application: Application,
     remote: Option<Arc<Remote>>,
     names: FlowNames,
@@ -312,9 +312,19 @@ impl Engine {
         self.interfaces[number] = Some(name);
     }
 
+    /// Asks again for all that is known of the owners: more is wanted than when they were described.
+    pub fn describe_again(&mut self) {
+        if self.settings.descriptions == Descriptions::Ask {
+            self.outputs.extend(self.owners.describe_again().into_iter().map(Output::Describe));
+        }
+    }
+
     /// Takes the running totals of what a source lost.
     pub fn handle_losses(&mut self, losses: &CaptureLosses) {
         self.health.handle_losses(losses);
+        if self.settings.deltas == Deltas::On && self.statistics.losses != *losses {
+            self.outputs.push_back(Output::Losses(self.now, *losses));
+        }
         self.statistics.losses = *losses;
     }
 
@@ -888,7 +898,7 @@ impl Engine {
         let owner = occasion.owner().unwrap_or(flow.owner);
         let Some(notes) = self.flows.extension_mut(id) else { return };
         let (application, remote) = (notes.application, notes.remote.clone());
-        let described = self.owners.is_described(flow.owner);
+        let described = self.owners.descriptions(flow.owner);
         let is_told_more = std::mem::replace(&mut notes.described, described) != described;
         let was = (notes.epoch, take(&mut notes.stale) || is_told_more, notes.counted);
         let (was_bound_in, was_stale, counted) = was;

@@ -87,6 +87,34 @@ fn an_alert_brings_packets_hash_and_script() {
     }
 }
 
+#[test]
+fn a_hash_that_a_new_rule_asks_for_is_found_out_for_programs_that_run() {
+    if namespace::unavailable().is_some() {
+        return;
+    }
+    let _alone = namespace::alone();
+    let hash = hash_of(traffic::program());
+    let by_port =
+        "version: 1\nrules: [{id: any, match: {dst.port: 7000}, window: 20s, when: {payload_out: {gte: 300kB}}}]\n";
+    for source in Source::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let network = Network::new();
+        let _sink = Sink::tcp(&network.server, &format!("{}:7000", Network::SERVER));
+        let mut egret = Egret::start(&network.client, directory.path(), source, by_port, "");
+        let mut sender = network.client.command(traffic::program().to_str().unwrap());
+        let to = format!("to={}", Network::SERVER);
+        let mut sender = sender.args(["tcp", &to, "bytes=20000000", "rate=300000"]).spawn().unwrap();
+        let alert = egret.wait_for("the program to be known", |alert| alert["rule"]["id"] == "any");
+        assert!(alert["process"]["sha256"].is_null(), "nobody asked for its hash: {alert}");
+        egret.write_rules(&rules(&hash));
+        let alert = egret.wait_for("the rule that knows the hash", |alert| alert["rule"]["id"] == "known-by-hash");
+        assert_eq!(alert["process"]["sha256"], hash.as_str(), "{source:?}: {alert}");
+        sender.kill().unwrap();
+        sender.wait().unwrap();
+        egret.stop();
+    }
+}
+
 /// Half a megabyte, over some seconds, so that look-ups find it too.
 const SCRIPT: &str = "
 import socket, time

@@ -229,6 +229,102 @@ fn a_restart_goes_on_where_the_last_run_ended() {
     second.stop();
 }
 
+/// The same upload, and what becomes of its alert when nothing can be seen any more.
+const BLINDED: &str = "
+version: 1
+rules:
+  - {id: keeps, match: {direction: outbound}, window: 5s, when: {bytes_out: {gte: 1MB}}}
+  - {id: resolves, match: {direction: outbound}, window: 5s, when: {bytes_out: {gte: 1MB}}, no_data: resolve}
+  - {id: tells, match: {direction: outbound}, window: 5s, when: {bytes_out: {gte: 1MB}}, no_data: alert}
+";
+
+#[test]
+fn what_cannot_be_seen_has_not_ended() {
+    if namespace::unavailable().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let network = Network::new();
+    let _sink = Sink::http(&network.server, &format!("{}:80", Network::SERVER));
+    let mut egret = Egret::start(&network.client, directory.path(), Source::Pcap, BLINDED, "");
+    upload(&network.client, directory.path(), &format!("http://{}/", Network::SERVER), 2_000_000);
+    for id in ["keeps", "resolves", "tells"] {
+        egret.wait_for(id, |alert| alert["rule"]["id"] == id);
+    }
+    let (client, server) = (&network.client.name, &network.server.name);
+    namespace::ip(&format!("-n {client} link del eth0"));
+    let no_data = |egret: &Egret, resolved: bool| {
+        let told = |one: &serde_json::Value| {
+            one["type"] == "agent.problem" && one["data"]["id"] == "no-data" && one["data"]["resolved"] == resolved
+        };
+        egret.notifications().iter().any(told).then_some(())
+    };
+    let ended = |egret: &Egret, id: &str| {
+        let told = |one: &serde_json::Value| one["type"] == "alert.resolved" && one["data"]["rule"]["id"] == id;
+        egret.notifications().iter().any(told)
+    };
+    wait::until("blindness to be told", || no_data(&egret, false));
+    let state = directory.path().join("state").display().to_string();
+    let status = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_egret"));
+        let output = command.args(["status", "--state-dir", &state]).output().expect("the binary was built");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    wait::until("the status to say so", || status().contains("the source sees nothing").then_some(()));
+    wait::until("the end of the alert that ends blindly", || ended(&egret, "resolves").then_some(()));
+    // Twice the window later the others are still as they were when something was last seen.
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert!(!ended(&egret, "keeps") && !ended(&egret, "tells"), "{:#?}", egret.notifications());
+    namespace::ip(&format!("link add eth0 netns {client} type veth peer name eth0 netns {server}"));
+    namespace::ip(&format!("-n {client} link set eth0 up"));
+    wait::until("sight again", || no_data(&egret, true));
+    wait::until("the end of the others", || (ended(&egret, "keeps") && ended(&egret, "tells")).then_some(()));
+    assert!(!status().contains("the source sees nothing"));
+    egret.stop();
+}
+
+#[test]
+fn a_changed_list_is_read_and_windows_stay() {
+    if namespace::unavailable().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let network = Network::new();
+    let _sink = Sink::http(&network.server, &format!("{}:80", Network::SERVER));
+    // Not beside the rules, whose folder is watched anyway.
+    let lists = tempfile::tempdir().expect("a temporary directory");
+    let list = lists.path().join("partners.txt");
+    let write = |networks: &str| {
+        let new = list.with_extension("new");
+        fs::write(&new, networks).expect("the test's directory is writable");
+        fs::rename(&new, &list).expect("the test's directory is writable");
+    };
+    write("192.0.2.0/24\n");
+    let rules = format!(
+        "version: 1\nlists: {{partners: {{type: cidr, file: {}, reload: true}}}}\nrules:\n  \
+         - {{id: to-partners, match: {{dst.ip: $partners}}, group_by: [exe], window: 10m, when: {{bytes_out: {{gte: 1MB}}}}}}\n",
+        list.display()
+    );
+    let mut egret = Egret::start(&network.client, directory.path(), Source::Pcap, &rules, "");
+    let reloads = |egret: &Egret| egret.log().matches("rules read again").count();
+    let change = |egret: &Egret, networks: &str| {
+        let before = reloads(egret);
+        write(networks);
+        wait::until("the list to be read", || (reloads(egret) > before).then_some(()));
+    };
+    let url = format!("http://{}/", Network::SERVER);
+    upload(&network.client, directory.path(), &url, 2_000_000);
+    change(&egret, &format!("192.0.2.0/24\n{}\n", Network::SERVER));
+    upload(&network.client, directory.path(), &url, 700_000);
+    change(&egret, &format!("{}\n198.18.0.0/15\n", Network::SERVER));
+    assert!(egret.firing().is_empty(), "what went there before it was a partner does not count");
+    upload(&network.client, directory.path(), &url, 700_000);
+    let alert = egret.wait_for("both uploads together", |alert| alert["rule"]["id"] == "to-partners");
+    let bytes = alert["values"]["bytes_out"].as_u64().unwrap_or(0);
+    assert!((1_000_000..1_700_000).contains(&bytes), "{bytes} of both uploads");
+    egret.stop();
+}
+
 /// The outputs of the test, for [`Egret::start`].
 fn receivers(
     directory: &Path,

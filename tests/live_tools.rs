@@ -17,6 +17,9 @@ rules:
     window: 1h
     when: {payload_out: {gte: 1MB}}
     exceptions: [{name: wget, fields: [exe.name], values: [[wget]]}, {name: nobody, fields: [exe.name], values: [[x]]}]
+  - id: new-places
+    match: {direction: outbound}
+    first_seen: {of: [exe, dst.ip], lookback: 14d, learn: 3d}
 ";
 
 #[test]
@@ -54,6 +57,10 @@ fn operators_see_windows_fill_and_the_buckets_of_an_alert() {
         let windows: Vec<Json> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
         windows.into_iter().find(|window| window["group"]["exe.name"] == name)
     };
+    wait::until("the status to say who learns", || {
+        let (_, printed) = ask(&["status"]);
+        printed.contains("still learning, so that they do not fire: new-places").then_some(())
+    });
     upload("curl", 600_000);
     let filled = wait::until("the window to fill", || {
         window_of("curl").filter(|window| window["share"].as_f64().is_some_and(|share| share > 0.59))

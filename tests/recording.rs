@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use egret::engine::{Engine, Settings};
-use egret::runtime::recording::{DeltaCounts, DeltaReader, RecordingError};
+use egret::engine::{Deltas, Engine, Output, Settings};
+use egret::flow::CaptureLosses;
+use egret::runtime::recording::{DeltaCounts, DeltaReader, Recorded, RecordingError};
 use indicatif::ProgressBar;
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -193,6 +194,52 @@ proptest! {
             prop_assert!(counts.deltas <= 67 || fed.is_err());
         }
     }
+}
+
+/// What the source lost is in the recording, so that alerts say afterwards what they said live.
+#[test]
+fn losses_are_recorded_and_told_afterwards() {
+    let lost = |kernel_dropped: u64| CaptureLosses { kernel_dropped, ..CaptureLosses::default() };
+    let settings = Settings { deltas: Deltas::On, ..Settings::default() };
+    let mut engine = Engine::new(settings, Arc::default());
+    [0, 7, 7, 9].into_iter().for_each(|total| engine.handle_losses(&lost(total)));
+    let told: Vec<u64> = std::iter::from_fn(|| engine.poll_output())
+        .filter_map(|output| if let Output::Losses(_, losses) = output { Some(losses.kernel_dropped) } else { None })
+        .collect();
+    assert_eq!(told, [7, 9], "when they change");
+
+    let directory = tempfile::tempdir().unwrap();
+    let recording = record(directory.path());
+    let rules = example("first-rule.yaml").display().to_string();
+    let text = fs::read_to_string(&recording).unwrap();
+    let backtest = |recording: &str| {
+        let (code, printed, errors) = egret(&["backtest", "--flows", recording, "--rules", &rules, "--output", "json"]);
+        assert_eq!(code, 0, "{errors}");
+        let alerts = alerts(&printed);
+        let coverage = alerts.iter().find_map(|one| one["data"]["alert"]["coverage"].as_f64());
+        (coverage, alerts.iter().any(|one| one["data"]["id"] == "data-loss"))
+    };
+    let (whole, problem) = backtest(&recording);
+    assert!(whole.is_none_or(|coverage| coverage == 1.0) && !problem);
+    // As a live source that loses half of what there is.
+    let path = directory.path().join("lossy.jsonl");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let packets = 20_000;
+    lines.insert(2, format!("{{\"at\":\"2026-05-04T02:00:00Z\",\"losses\":{{\"kernel_dropped\":{packets}}}}}"));
+    fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let (coverage, problem) = backtest(path.to_str().unwrap());
+    assert!(coverage.is_some_and(|coverage| coverage < 0.9) && problem, "{coverage:?} {problem}");
+    // Two recordings in one file lost what both lost: totals begin anew.
+    let twice = directory.path().join("twice.jsonl");
+    fs::write(&twice, [lines.join("\n"), lines.join("\n")].join("\n") + "\n").unwrap();
+    let mut reader = DeltaReader::open(&twice, &ProgressBar::hidden()).unwrap();
+    let mut totals = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        if let Recorded::Losses(losses) = record {
+            totals.push(losses.kernel_dropped);
+        }
+    }
+    assert_eq!(totals, [packets, 2 * packets]);
 }
 
 /// A recording of the example.

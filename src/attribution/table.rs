@@ -33,6 +33,8 @@ struct Slot<X> {
     /// As the source gave it: by this it is found.
     attribution: Attribution,
     description: Description,
+    /// How often a description came: flows see by it that more is known of their owner.
+    descriptions: u8,
     flows: u32,
     extension: Option<X>,
 }
@@ -46,6 +48,8 @@ enum Description {
     Awaited,
     /// This is all that is known.
     Known(Attribution),
+    /// This was all, and there is more to be asked for.
+    Outdated(Attribution),
 }
 
 /// The slot of flows whose owner is being looked up.
@@ -135,7 +139,7 @@ impl<X> OwnerTable<X> {
         let slot = self.slots.get(slot.0 as usize).or_else(|| self.slots.first());
         let slot = slot.expect("the table is made with the owners that always exist");
         match &slot.description {
-            Description::Known(described) => described,
+            Description::Known(described) | Description::Outdated(described) => described,
             Description::Unasked | Description::Awaited => &slot.attribution,
         }
     }
@@ -163,9 +167,23 @@ impl<X> OwnerTable<X> {
         }
     }
 
-    /// Whether there is a description.
-    pub fn is_described(&self, slot: OwnerSlot) -> bool {
-        self.slots.get(slot.0 as usize).is_some_and(|slot| matches!(slot.description, Description::Known(_)))
+    /// How often a description came, as a number that wraps.
+    pub fn descriptions(&self, slot: OwnerSlot) -> u8 {
+        self.slots.get(slot.0 as usize).map_or(0, |slot| slot.descriptions)
+    }
+
+    /// The processes to be described again because more is asked for than before. What is known of them stays.
+    pub fn describe_again(&mut self) -> Vec<Arc<Process>> {
+        let mut asked = Vec::new();
+        for slot in &mut self.slots {
+            if let Description::Known(described) = &slot.description
+                && let Some(process) = slot.attribution.process()
+            {
+                asked.push(Arc::clone(process));
+                slot.description = Description::Outdated(described.clone());
+            }
+        }
+        asked
     }
 
     /// Takes all that is known of a process. What the engine concluded from less is forgotten.
@@ -183,6 +201,7 @@ impl<X> OwnerTable<X> {
             }
             let (process, evidence) = (Arc::clone(described), evidence.clone());
             slot.description = Description::Known(Attribution::Known { process, evidence });
+            slot.descriptions = slot.descriptions.wrapping_add(1);
         }
     }
 
@@ -260,7 +279,7 @@ impl<X> OwnerTable<X> {
 
 impl<X> Slot<X> {
     fn new(attribution: Attribution) -> Self {
-        Self { attribution, description: Description::Unasked, flows: 0, extension: None }
+        Self { attribution, description: Description::Unasked, descriptions: 0, flows: 0, extension: None }
     }
 }
 
@@ -314,13 +333,13 @@ mod tests {
         assert!(owners.begin_description(slot).is_none() && owners.awaits_description(slot));
         let described = Arc::new(Process { unit: Some("web.service".into()), ..(*asked).clone() });
         owners.describe(&asked, &described);
-        assert!(owners.is_described(slot) && !owners.awaits_description(slot));
+        assert!(owners.descriptions(slot) == 1 && !owners.awaits_description(slot));
         assert_eq!(owners.attribution(slot).process().unwrap().unit.as_deref(), Some("web.service"));
         assert_eq!(owners.extension(slot), None);
         assert_eq!(owners.slot(&first), slot, "the source knows no more than before");
         owners.release(slot);
         owners.describe(&asked, &described);
-        assert!(owners.is_empty() && !owners.is_described(slot));
+        assert!(owners.is_empty() && owners.descriptions(slot) == 0);
     }
 
     #[test]

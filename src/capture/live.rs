@@ -186,6 +186,11 @@ impl Capture {
         }
     }
 
+    /// Whether no interface can be captured on at this moment: all are gone.
+    pub fn is_blind(&self) -> bool {
+        self.counters.blind.load(Ordering::Relaxed)
+    }
+
     /// Ends the capture. Batches that were handed over can still be received.
     pub fn stop(&self) {
         self.counters.stop.store(true, Ordering::Relaxed);
@@ -209,6 +214,8 @@ struct Counters {
     kernel_dropped: AtomicU64,
     interface_dropped: AtomicU64,
     stop: AtomicBool,
+    /// No interface can be captured on at this moment.
+    blind: AtomicBool,
 }
 
 /// One interface, whether or not it exists at the moment.
@@ -311,6 +318,8 @@ impl Worker {
                 drops_read = Instant::now();
                 self.count_drops();
                 self.reopen();
+                let is_blind = self.taps.iter().all(|tap| tap.handle.is_none());
+                self.counters.blind.store(is_blind, Ordering::Relaxed);
             }
             let mut buffers = match self.free.recv_timeout(POLL_TIMEOUT) {
                 Ok(buffers) => buffers,

@@ -190,6 +190,7 @@ impl Log {
         match (output, &mut self.recording) {
             (Output::Record(record), _) => keep(record, &mut self.rows),
             (Output::Delta(delta), Some(recording)) => recording.write(&delta)?,
+            (Output::Losses(at, losses), Some(recording)) => recording.write_losses(at, losses)?,
             _ => {}
         }
         Ok(())

@@ -104,5 +104,12 @@ fn watching(watching: &Json) -> Vec<String> {
     more("fallback", "the kernel source cannot be used");
     more("limitation", "the kernel source works with a limitation");
     more("tap_failure", "what no socket explains cannot be looked at");
+    if watching["blind"] == true {
+        lines.push("the source sees nothing: every interface that it captures on is gone".to_owned());
+    }
+    let learning: Vec<&str> = watching["learning"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    if !learning.is_empty() {
+        lines.push(format!("still learning, so that they do not fire: {}", learning.join(", ")));
+    }
     lines
 }

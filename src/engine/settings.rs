@@ -9,6 +9,7 @@ use crate::engine::FlowDelta;
 use crate::flow::{CaptureLosses, FlowStatistics, LocalAddresses, MAX_FLOWS};
 use crate::names::{FlowRecord, NameStatistics};
 use crate::rule::Host;
+use crate::time::Timestamp;
 use crate::window::MAX_SEEN;
 
 /// What the engine is told once.
@@ -134,6 +135,8 @@ pub enum Output {
     Record(FlowRecord),
     /// Note what the rules were told of a flow.
     Delta(Box<FlowDelta>),
+    /// Note what the source lost so far, which goes with the deltas.
+    Losses(Timestamp, CaptureLosses),
 }
 
 /// What the engine did so far.

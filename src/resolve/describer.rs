@@ -64,9 +64,9 @@ impl Describer {
         self.questions.as_ref().is_some_and(|questions| questions.try_send(process).is_ok())
     }
 
-    /// Whether executables are hashed, from the next question on.
-    pub fn set_hashing(&self, hashing: Hashing) {
-        self.hashes.store(hashing == Hashing::On, Ordering::Relaxed);
+    /// Whether executables are hashed, from the next question on. Returns whether they were.
+    pub fn set_hashing(&self, hashing: Hashing) -> Hashing {
+        if self.hashes.swap(hashing == Hashing::On, Ordering::Relaxed) { Hashing::On } else { Hashing::Off }
     }
 
     /// Where answers arrive.

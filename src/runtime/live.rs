@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::alert::Notification;
 use crate::capture::live::Batch;
 use crate::capture::{CountBatch, FirstPayload};
-use crate::engine::{Engine, Output};
+use crate::engine::{Engine, Output, Silence};
 use crate::flow::{Duplicates, Passage, Scope};
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
@@ -348,6 +348,7 @@ impl Live {
         if let Some(losses) = self.source.losses() {
             self.engine.handle_losses(&losses);
         }
+        self.engine.handle_silence(if self.source.is_blind() { Silence::Began } else { Silence::Ended });
         let statistics = self.engine.statistics();
         let owned = statistics.bytes.saturating_sub(statistics.unattributed_bytes).saturating_sub(self.within);
         if let Some(problem) = self.coverage.take(owned) {
@@ -365,7 +366,10 @@ impl Live {
     /// Packets are held and executables hashed while a rule asks for it.
     fn look_at_rules(&mut self) {
         let hashes = self.hashes_all || self.engine.rules().look_at(Field::ExeSha256);
-        self.describer.set_hashing(if hashes { Hashing::On } else { Hashing::Off });
+        let hashing = if hashes { Hashing::On } else { Hashing::Off };
+        if self.describer.set_hashing(hashing) == Hashing::Off && hashing == Hashing::On {
+            self.engine.describe_again();
+        }
         let Some(packets) = &mut self.packets else { return };
         let span = self.engine.rules().rules.iter().filter_map(|rule| rule.keep_packets).max();
         packets.ring().hold(span);
@@ -383,6 +387,8 @@ impl Live {
             tap_failure: self.tap.as_ref().and_then(Tap::failure).map(str::to_owned),
             coverage: self.coverage.share(),
             uncovered_bytes: self.coverage.missing(),
+            blind: self.source.is_blind(),
+            learning: self.engine.learning(),
             engine: self.engine.statistics(),
         }));
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::ProcessKey;
 use crate::engine::{Engine, FlowDelta, Output};
-use crate::flow::FlowKey;
+use crate::flow::{CaptureLosses, FlowKey};
 use crate::rule::Host;
 use crate::time::Timestamp;
 use crate::view::DeltaLine;
@@ -46,6 +46,9 @@ pub struct DeltaReader {
     unnumbered: HashMap<(FlowKey, ProcessKey, Vec<u8>), u64>,
     whole: bool,
     headed: bool,
+    /// What this recording lost, and those before it in the file.
+    losses: CaptureLosses,
+    losses_before: CaptureLosses,
 }
 
 /// Why a recording cannot be written or read.
@@ -97,6 +100,15 @@ pub enum RecordingError {
     },
 }
 
+/// What a recording tells.
+#[derive(Debug)]
+pub enum Recorded {
+    /// What was told of a flow.
+    Delta(FlowDelta),
+    /// What the source had lost by then, in all recordings of the file.
+    Losses(CaptureLosses),
+}
+
 /// What was read of a recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DeltaCounts {
@@ -126,6 +138,13 @@ struct HostLine {
     id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<Arc<str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LossLine {
+    at: Timestamp,
+    losses: CaptureLosses,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -186,6 +205,11 @@ impl DeltaWriter {
         Ok(())
     }
 
+    /// Adds what the source lost so far.
+    pub fn write_losses(&mut self, at: Timestamp, losses: CaptureLosses) -> Result<(), RecordingError> {
+        self.line(&LossLine { at, losses })
+    }
+
     /// Says that the recording is whole, and gives the number of its deltas.
     pub fn finish(mut self) -> Result<u64, RecordingError> {
         self.line(&Trailer { summary: Summary { deltas: self.deltas } })?;
@@ -233,6 +257,8 @@ impl DeltaReader {
             unnumbered: HashMap::new(),
             whole: false,
             headed: false,
+            losses: CaptureLosses::default(),
+            losses_before: CaptureLosses::default(),
         };
         if let Some(text) = reader.read_line()? {
             match serde_json::from_str::<Header>(&text) {
@@ -254,6 +280,20 @@ impl DeltaReader {
     /// Where a line is no delta, and [`RecordingError::CutOff`] where the recording ends before its end.
     pub fn next_delta(&mut self) -> Result<Option<FlowDelta>, RecordingError> {
         loop {
+            match self.next_record()? {
+                Some(Recorded::Delta(delta)) => return Ok(Some(delta)),
+                Some(Recorded::Losses(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next delta or loss; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`DeltaReader::next_delta`].
+    pub fn next_record(&mut self) -> Result<Option<Recorded>, RecordingError> {
+        loop {
             let text = match self.first.take() {
                 Some(text) => Some(text),
                 None => self.read_line()?,
@@ -270,10 +310,14 @@ impl DeltaReader {
                 Ok(line) => {
                     self.whole = false;
                     let delta = line.into_delta().map_err(|error| self.problem(error.to_string()))?;
-                    return Ok(Some(self.numbered(delta)));
+                    return Ok(Some(Recorded::Delta(self.numbered(delta))));
                 }
                 Err(error) => {
-                    if serde_json::from_str::<Trailer>(&text).is_ok() {
+                    if let Ok(line) = serde_json::from_str::<LossLine>(&text) {
+                        self.whole = false;
+                        self.losses = line.losses;
+                        return Ok(Some(Recorded::Losses(self.losses_before + self.losses)));
+                    } else if serde_json::from_str::<Trailer>(&text).is_ok() {
                         self.whole = true;
                     } else if let Ok(header) = serde_json::from_str::<Header>(&text) {
                         self.begin(header)?;
@@ -293,7 +337,7 @@ impl DeltaReader {
         }
     }
 
-    /// Hands every delta that is left to an engine, and what comes of it to `perform`.
+    /// Hands everything that is left to an engine, and what comes of it to `perform`.
     ///
     /// # Errors
     /// As [`DeltaReader::next_delta`], and where `perform` fails.
@@ -303,10 +347,16 @@ impl DeltaReader {
         counts: &mut DeltaCounts,
         perform: &mut impl FnMut(Output) -> Result<(), E>,
     ) -> Result<(), E> {
-        while let Some(delta) = self.next_delta()? {
-            counts.deltas += 1;
-            counts.bytes += delta.counters.bytes_out.0 + delta.counters.bytes_in.0;
-            engine.handle_delta(delta);
+        let lost_before = engine.statistics().losses;
+        while let Some(record) = self.next_record()? {
+            match record {
+                Recorded::Delta(delta) => {
+                    counts.deltas += 1;
+                    counts.bytes += delta.counters.bytes_out.0 + delta.counters.bytes_in.0;
+                    engine.handle_delta(delta);
+                }
+                Recorded::Losses(losses) => engine.handle_losses(&(lost_before + losses)),
+            }
             while let Some(output) = engine.poll_output() {
                 perform(output)?;
             }
@@ -321,6 +371,7 @@ impl DeltaReader {
         }
         self.host = Some(Host { name, id, tags });
         self.section += 1;
+        self.losses_before = self.losses_before + std::mem::take(&mut self.losses);
         (self.headed, self.whole) = (true, false);
         Ok(())
     }

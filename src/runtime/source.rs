@@ -120,6 +120,16 @@ impl Source {
         }
     }
 
+    /// Whether nothing can be seen: every interface that is captured on is gone.
+    pub fn is_blind(&self) -> bool {
+        match &self.handle {
+            Handle::Pcap(capture) => capture.is_blind(),
+            // It is attached to the host, not to an interface.
+            #[cfg(feature = "ebpf")]
+            Handle::Kernel(_) => false,
+        }
+    }
+
     /// Whether frames come without owners, so that somebody has to look them up.
     pub fn needs_lookups(&self) -> bool {
         matches!(self.handle, Handle::Pcap(_))

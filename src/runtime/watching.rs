@@ -27,6 +27,10 @@ pub struct Watching {
     pub coverage: Option<f64>,
     /// Bytes of the last minute on the interfaces that nobody owns, about.
     pub uncovered_bytes: u64,
+    /// Whether the source sees nothing at this moment: every interface that it captures on is gone.
+    pub blind: bool,
+    /// Rules that only learn so far: nothing makes them fire.
+    pub learning: Vec<Arc<str>>,
     /// What the engine did.
     pub engine: Statistics,
 }
