@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn many_stars_take_linear_time() {
         let glob = Glob::new(&"**a*".repeat(40), GlobKind::Path);
-        let text = "a/".repeat(50_000) + "b";
+        let text = "a/".repeat(50_000) + "ab";
         assert!(glob.matches(text.as_bytes()));
         assert!(!Glob::new(&("**a".repeat(60) + "c"), GlobKind::Path).matches(text.as_bytes()));
     }
