@@ -4,10 +4,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use egret::alert::DocumentKind::Firing;
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use egret::runtime::socket::{ControlSocket, Desk};
 use egret::store::{Store, StoreLimits};
 use serde_json::Value as Json;
@@ -163,6 +162,50 @@ fn a_damaged_store_is_set_aside_whenever_it_breaks_and_nothing_stops() {
 }
 
 #[test]
+fn damage_under_a_running_store_is_noticed_and_nothing_that_waits_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let (state, log) = (directory.path().join("state"), directory.path().join("alerts"));
+    let receiver = ScriptedReceiver::start(|number| match number {
+        0 | 1 => Answer::Status(503, "Retry-After: 3600"),
+        _ => Answer::Status(204, ""),
+    });
+    let outputs = format!(
+        "{{hook: {{type: webhook, url: '{}', allow_insecure: true}}, log: {{type: file, path: '{}'}}}}",
+        receiver.url(),
+        log.display()
+    );
+    let first = start(&state, &outputs);
+    for number in 0..300 {
+        first.submit(alert(Firing, &format!("{number:03}"), &[b'x'; 500]));
+    }
+    wait::until("all on disk", || first.status().filter(|status| status.outputs["log"].delivered >= 300));
+    assert_eq!(first.shutdown(std::time::Duration::ZERO).outputs["hook"].waiting, 300);
+    // The second run holds them in memory when its file is written over.
+    let second = start(&state, &outputs);
+    wait::until("the second attempt", || (receiver.exchanges().len() == 2).then_some(()));
+    let path = state.join("egret.db");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x5a; length as usize - 4096], 4096).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait::until("the problem", || said().contains("\"id\":\"store-set-aside\"").then_some(()));
+    assert_eq!(second.shutdown(std::time::Duration::ZERO).outputs["hook"].waiting, 301, "and the problem");
+    let aside = std::fs::read_dir(&state).unwrap().flatten();
+    let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with("egret.db.damaged-"));
+    assert!(aside.count() >= 1, "the damaged file is kept");
+    let third = start(&state, &outputs);
+    let status = third.shutdown(wait::PATIENCE);
+    assert_eq!((status.outputs["hook"].waiting, status.outputs["hook"].delivered), (0, 301), "{status:?}");
+    let taken: std::collections::BTreeSet<String> = receiver
+        .exchanges()
+        .iter()
+        .filter(|exchange| exchange.taken)
+        .filter_map(|exchange| exchange.request.json()["data"]["alert"]["key"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(taken.len(), 300);
+}
+
+#[test]
 fn routes_are_tried_without_sending() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("egret.yaml");
@@ -223,7 +266,7 @@ fn start(state: &Path, outputs: &str) -> Dispatcher {
     let store = Store::open(state, StoreLimits::default(), alerts::now()).unwrap();
     let settings = DispatchSettings { outputs: serde_yaml::from_str(outputs).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
-    let context = Context { origin, clock: Arc::new(alerts::now), ledger: Some(Box::new(store)) };
+    let context = Context { origin, clock: Clock::single(alerts::now), ledger: Some(Box::new(store)) };
     Dispatcher::start(&settings, context).unwrap()
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use egret::alert::DocumentKind::{Firing, Resolved};
 use egret::alert::{DeliveryState, Ledger};
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin, Status};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin, Status};
 use egret::store::{Store, StoreLimits};
 
 use crate::support::alerts::{self, alert};
@@ -18,6 +18,31 @@ use crate::support::scripted::{Answer, ScriptedReceiver};
 use crate::support::smtp::{self, SmtpServer};
 use crate::support::wait;
 use crate::support::webhook::WebhookReceiver;
+
+#[test]
+fn a_clock_that_is_set_back_delays_no_retry() {
+    let receiver = ScriptedReceiver::start(|number| Answer::Status(if number == 0 { 500 } else { 204 }, ""));
+    let outputs = format!("hook: {{type: webhook, url: '{}', allow_insecure: true}}", receiver.url());
+    let settings = DispatchSettings { outputs: serde_yaml::from_str(&outputs).unwrap(), ..Default::default() };
+    let back = Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let read = Arc::clone(&back);
+    let wall = move || {
+        let hours = read.load(std::sync::atomic::Ordering::SeqCst);
+        alerts::now().before(Duration::from_secs(3_600 * u64::try_from(hours).unwrap()))
+    };
+    let clock = Clock { steady: Arc::new(alerts::now), wall: Arc::new(wall) };
+    let context = Context { origin: Origin { host: alerts::host(), pid: 812 }, clock, ledger: None };
+    let dispatcher = Dispatcher::start(&settings, context).unwrap();
+    dispatcher.submit(alert(Firing, "k", b"x"));
+    wait::until("the failure", || (receiver.exchanges().len() == 1).then_some(()));
+    back.store(9, std::sync::atomic::Ordering::SeqCst);
+    let begin = Instant::now();
+    wait::until("the second attempt", || receiver.exchanges().get(1).filter(|second| second.taken).map(|_| ()));
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    let stamp: i64 = receiver.exchanges()[1].request.headers["webhook-timestamp"].parse().unwrap();
+    assert!(alerts::now().as_secs() - stamp >= 9 * 3_600 - 60, "the receiver is told the wall clock's time");
+    dispatcher.shutdown(wait::PATIENCE);
+}
 
 #[test]
 fn rsyslog_reads_the_same_fields_over_every_transport() {
@@ -476,7 +501,7 @@ fn start_with(outputs: &str, routing: &str, ledger: Option<Box<dyn Ledger>>) -> 
     let outputs = serde_yaml::from_str(outputs).unwrap_or_else(|error| panic!("{error}\n{outputs}"));
     let settings = DispatchSettings { outputs, routing: serde_yaml::from_str(routing).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
-    Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now), ledger }).unwrap()
+    Dispatcher::start(&settings, Context { origin, clock: Clock::single(alerts::now), ledger }).unwrap()
 }
 
 fn hook(receiver: &ScriptedReceiver) -> String {

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use egret::alert::DocumentKind::{Firing, Resolved};
 use egret::alert::{Notification, Problem};
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use serde_json::Value as Json;
 
 use crate::support::alerts::{self, alert};
@@ -405,5 +405,5 @@ fn read_structured_data(text: &str) -> (BTreeMap<String, String>, &str) {
 fn start(outputs: &str) -> Dispatcher {
     let settings = DispatchSettings { outputs: serde_yaml::from_str(outputs).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
-    Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now), ledger: None }).unwrap()
+    Dispatcher::start(&settings, Context { origin, clock: Clock::single(alerts::now), ledger: None }).unwrap()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use egret::alert::DocumentKind::{Firing, Resolved};
 use egret::alert::{Notification, Problem};
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use serde_json::Value as Json;
 
 use crate::support::alerts::{self, alert};
@@ -47,7 +47,7 @@ fn every_request_is_of_the_published_schema_whatever_was_answered_before() {
     let settings = DispatchSettings { outputs: serde_yaml::from_str(&outputs).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
     let dispatcher =
-        Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now), ledger: None }).unwrap();
+        Dispatcher::start(&settings, Context { origin, clock: Clock::single(alerts::now), ledger: None }).unwrap();
     let hostile = b"sh -c '<!channel> & @everyone' \"|\" = ] \\ \n\r\0 \xff {{ x }}";
     dispatcher.submit(alert(Firing, "k1", hostile));
     dispatcher.submit(alert(Resolved, "k1", hostile));
@@ -93,7 +93,7 @@ fn every_member_of_a_cluster_hears_of_every_alert() {
     let settings = DispatchSettings { outputs: serde_yaml::from_str(&outputs).unwrap(), ..Default::default() };
     let origin = Origin { host: alerts::host(), pid: 812 };
     let dispatcher =
-        Dispatcher::start(&settings, Context { origin, clock: Arc::new(alerts::now), ledger: None }).unwrap();
+        Dispatcher::start(&settings, Context { origin, clock: Clock::single(alerts::now), ledger: None }).unwrap();
     dispatcher.submit(alert(Firing, "k1", b"x"));
     dispatcher.submit(alert(Resolved, "k1", b"x"));
     let status = dispatcher.shutdown(wait::PATIENCE);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use egret::alert::DocumentKind;
 use egret::attribution::FlowUpdate;
 use egret::config::{rule_files, shipped};
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use egret::engine::{Checkpoint, Engine, Output, RemoteFacts, Settings};
 use egret::flow::LocalAddresses;
 use egret::rule::compile::{Compiled, Options, Parts, compile};
@@ -239,7 +239,7 @@ fn a_running_program_tells_its_windows_and_exceptions() {
     let dispatcher = {
         let settings = DispatchSettings::default();
         let context =
-            Context { origin: Origin { host: Host::default(), pid: 1 }, clock: Arc::new(|| START), ledger: None };
+            Context { origin: Origin { host: Host::default(), pid: 1 }, clock: Clock::single(|| START), ledger: None };
         Dispatcher::start(&settings, context).unwrap()
     };
     let (sender, receiver) = crossbeam_channel::unbounded();

@@ -4,10 +4,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 use egret::alert::DocumentKind::{Firing, Resolved};
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use serde_json::Value as Json;
 
 use crate::support::alerts::{self, alert};
@@ -108,7 +107,7 @@ fn wrong_settings_are_refused_before_anything_is_sent() {
     ] {
         let settings = settings(&format!("x: {output}"));
         let origin = Origin { host: alerts::host(), pid: 1 };
-        let context = Context { origin, clock: Arc::new(alerts::now), ledger: None };
+        let context = Context { origin, clock: Clock::single(alerts::now), ledger: None };
         let error = Dispatcher::start(&settings, context).err().unwrap_or_else(|| panic!("{output} was taken"));
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert!(said.contains(expected), "{output}: {said}");
@@ -249,7 +248,7 @@ fn settings(outputs: &str) -> DispatchSettings {
 
 fn start(outputs: &str) -> Dispatcher {
     let origin = Origin { host: alerts::host(), pid: 812 };
-    let context = Context { origin, clock: Arc::new(alerts::now), ledger: None };
+    let context = Context { origin, clock: Clock::single(alerts::now), ledger: None };
     Dispatcher::start(&settings(outputs), context).unwrap()
 }
 

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use egret::alert::DocumentKind::Firing;
-use egret::dispatch::{Context, DispatchSettings, Dispatcher, Origin};
+use egret::dispatch::{Clock, Context, DispatchSettings, Dispatcher, Origin};
 use egret::store::{Store, StoreLimits};
 
 use crate::support::alerts::{self, alert};
@@ -88,7 +88,7 @@ fn torture_child() {
     let settings = DispatchSettings { outputs: serde_yaml::from_str(&outputs).unwrap(), ..Default::default() };
     let context = Context {
         origin: Origin { host: alerts::host(), pid: 1 },
-        clock: Arc::new(alerts::now),
+        clock: Clock::single(alerts::now),
         ledger: Some(Box::new(store)),
     };
     let dispatcher = Dispatcher::start(&settings, context).expect("the outputs are right");

@@ -133,6 +133,14 @@ impl Groups {
         }
     }
 
+    /// Whatever was not sent yet, before all groups are given up.
+    pub fn dissolve(&mut self, now: Timestamp) -> Vec<Due> {
+        self.hurry();
+        let news: Vec<Due> = std::iter::from_fn(|| self.poll(now)).collect();
+        self.groups.clear();
+        news
+    }
+
     /// Whether any group has something to say.
     pub fn has_news(&self) -> bool {
         self.groups.values().any(|group| group.members.values().any(|member| member.news))

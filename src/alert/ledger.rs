@@ -30,6 +30,13 @@ pub trait Ledger: Send {
     /// Alerts as they stand, the latest change first.
     fn alerts(&mut self, most: usize) -> Result<Vec<AlertRecord>, LedgerError>;
 
+    /// Looks whether it is still whole, without taking long. Where it is not, it is set aside, a fresh one
+    /// takes over what could be read, and the error is [`LedgerError::Damaged`].
+    fn check(&mut self, now: Timestamp) -> Result<(), LedgerError>;
+
+    /// Changes how many bytes of deliveries may be kept.
+    fn limit(&mut self, max_bytes: u64);
+
     /// How full it is: 1.0 where deliveries must make room for new ones.
     fn fill(&self) -> f64;
 }
@@ -62,8 +69,22 @@ pub enum Change {
     Shrink(Arc<str>, Arc<[u8]>),
     /// A delivery was given up; it stays for an operator to look at.
     Bury(Arc<str>, String),
+    /// Deliveries made before a moment are given up if they are for an output that is none of these.
+    BuryStranded {
+        /// The outputs that there are.
+        outputs: Vec<String>,
+        /// The moment.
+        before: Timestamp,
+    },
     /// An operator wants a delivery that was given up to be tried again.
-    Revive(Arc<str>, u64),
+    Revive {
+        /// Which delivery.
+        id: Arc<str>,
+        /// Its new place in the order.
+        sequence: u64,
+        /// From when on it is tried.
+        at: Timestamp,
+    },
     /// A silence was made or changed.
     Silence(Silence),
     /// Somebody takes care of an alert.

@@ -20,6 +20,10 @@ pub fn encode(status: &Json) -> String {
     for (by, count) in status["suppressed_by"].as_object().into_iter().flatten() {
         metrics.add("egret_notifications_suppressed_total", "counter", held_back, &[("by", by)], count);
     }
+    let stranded = "Deliveries that wait for an output that is not configured.";
+    for (name, count) in status["stranded"].as_object().into_iter().flatten() {
+        metrics.add("egret_outbox_stranded", "gauge", stranded, &[("output", name)], count);
+    }
     for (name, output) in status["outputs"].as_object().into_iter().flatten() {
         of_output(&mut metrics, name, output);
     }

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments, LoadedRules};
 use crate::cli::terminal;
 use crate::config::{RuleSource, Settings};
-use crate::dispatch::{Context, Dispatcher, Origin};
+use crate::dispatch::{self, Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
 use crate::rule::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
@@ -78,13 +78,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     };
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
     let ledger = ledger(&settings, clock.wall());
-    let context = Context { origin, clock: Arc::new(move || clock.wall()), ledger };
+    let tell = dispatch::Clock { steady: Arc::new(move || clock.now()), wall: Arc::new(move || clock.wall()) };
+    let context = Context { origin, clock: tell, ledger };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
     if let Err(error) = dispatcher.control().confirm(alive) {
         warn!(%error, "alerts of the last run that nobody watches any more are not withdrawn");
     }
     if let Some(path) = damaged {
-        dispatcher.submit(Notification::of_problem(clock.now(), windows_set_aside(path)));
+        dispatcher.submit(Notification::of_problem(clock.now(), resume::windows_set_aside(path)));
     }
     let desk = Desk { dispatch: dispatcher.control(), engine: Some(sender.clone()), watching: live.watching() };
     let _socket = socket(&settings, desk);
@@ -252,17 +253,6 @@ impl Reloader<'_> {
             Ok(places) => engine.replace_places(Arc::new(places)),
             Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
         }
-    }
-}
-
-/// Where a damaged database of windows was put: what had added up in it is gone.
-fn windows_set_aside(path: String) -> Problem {
-    Problem {
-        id: "store-set-aside",
-        severity: Severity::High,
-        summary: "the kept windows were damaged; they are set aside and begin empty".to_owned(),
-        details: BTreeMap::from([("store", path)]),
-        resolved: false,
     }
 }
 

@@ -80,6 +80,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
         ]);
     }
     writeln!(out, "{}", table.trim_fmt())?;
+    for (name, count) in status["stranded"].as_object().into_iter().flatten() {
+        let name = terminal::escape(name);
+        writeln!(out, "{count} deliveries wait for `{name}`, which is not configured: see `egret outbox list`")?;
+    }
     Ok(exit)
 }
 

@@ -21,16 +21,31 @@ use crate::alert::{
     AlertRecord, Change, Delivery, DeliveryState, Ledger, LedgerError, Notification, Origin, PatternError, Silence,
     SilenceError,
 };
+use crate::dispatch::fingerprint::Fingerprint;
 use crate::dispatch::notifier::{Notifier, NotifyError};
 use crate::dispatch::output::{self, OutputError};
 use crate::dispatch::pipeline::Pipeline;
 use crate::dispatch::route::RouteError;
-use crate::dispatch::settings::DispatchSettings;
+use crate::dispatch::settings::{DispatchSettings, OutboxSettings, OutputSettings};
 use crate::dispatch::status::Status;
 use crate::time::Timestamp;
 
 /// What tells the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+#[derive(Clone)]
+pub struct Clock {
+    /// A clock that nobody sets: retries, groups and rates go by it.
+    pub steady: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// The wall clock, which may step: silences, schedules and what is kept go by it.
+    pub wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl Clock {
+    /// One clock for both, which nobody sets.
+    pub fn single(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let clock: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(now);
+        Self { steady: Arc::clone(&clock), wall: clock }
+    }
+}
 
 /// What a dispatcher needs of the program around it.
 pub struct Context {
@@ -43,10 +58,11 @@ pub struct Context {
 }
 
 /// Delivers notifications until it is shut down.
-#[derive(Debug)]
 pub struct Dispatcher {
     submissions: Sender<Submission>,
     control: DispatchControl,
+    origin: Origin,
+    clock: Clock,
     lost: Arc<AtomicU64>,
     thread: JoinHandle<Status>,
 }
@@ -89,6 +105,9 @@ pub enum StartError {
         #[source]
         source: OutputError,
     },
+    /// The deciding thread takes no more orders.
+    #[error("delivery does not answer")]
+    Busy,
     /// A thread could not be made.
     #[error("cannot start a thread for delivery")]
     Thread(#[source] std::io::Error),
@@ -129,18 +148,18 @@ pub enum ControlError {
 impl Dispatcher {
     /// Starts the threads, and goes on with what the last run left behind.
     pub fn start(settings: &DispatchSettings, mut context: Context) -> Result<Self, StartError> {
-        let now = (context.clock)();
+        let now = (context.clock.steady)();
         let mut pipeline = Pipeline::new(settings, context.origin.clone(), now)?;
+        pipeline.handle_clock((context.clock.wall)(), now);
         if let Some(ledger) = &mut context.ledger {
             pipeline.restore(ledger.load()?, now);
         }
-        let (outcomes_in, outcomes) = bounded(settings.outputs.len().max(1) * (BATCH + 1));
+        let (outcomes_in, outcomes) = bounded(settings.outputs.len().max(16) * (BATCH + 1));
+        let mut crew = Crew { reports: outcomes_in, clock: context.clock.clone(), started: 0 };
         let mut workers = BTreeMap::new();
-        for (name, output) in &settings.outputs {
-            let notifier = output::notifier(output, &settings.commands)
-                .map_err(|source| StartError::Output { name: name.clone(), source })?;
-            let worker = Worker::start(name, notifier, Arc::clone(&context.clock), outcomes_in.clone())?;
-            workers.insert(Arc::from(name.as_str()), worker);
+        for (name, ready) in ready(settings)? {
+            let worker = crew.start(&name, ready)?;
+            workers.insert(name, worker);
         }
         let (submissions, submitted) = bounded(SUBMISSIONS);
         let (controls, controlled) = bounded(16);
@@ -148,8 +167,10 @@ impl Dispatcher {
         let desk = Desk {
             pipeline,
             workers,
-            clock: context.clock,
+            crew,
+            clock: context.clock.clone(),
             ledger: context.ledger,
+            check_at: now,
             uncommitted: Vec::new(),
             committed: 0,
             longest_silence: settings.outbox.longest_silence,
@@ -162,7 +183,17 @@ impl Dispatcher {
             closing: None,
         };
         let thread = spawn("dispatch", move || desk.run())?;
-        Ok(Self { submissions, control: DispatchControl { controls }, lost, thread })
+        let control = DispatchControl { controls };
+        Ok(Self { submissions, control, origin: context.origin, clock: context.clock, lost, thread })
+    }
+
+    /// Goes on under other settings: all of them or, where something is wrong with them, none. Outputs that
+    /// are the same keep their connection, their queue and how they are doing; what waits for others is kept.
+    pub fn reload(&self, settings: &DispatchSettings) -> Result<(), StartError> {
+        let pipeline = Pipeline::new(settings, self.origin.clone(), (self.clock.steady)())?;
+        let next = Next { pipeline, outputs: ready(settings)?, outbox: settings.outbox.clone() };
+        // Whoever asks may be the thread that watches: it waits for nobody.
+        self.control.controls.try_send(Control::Reload(Box::new(next))).map_err(|_| StartError::Busy)
     }
 
     /// Hands a notification over. Never blocks: where there is no room the loss is counted and said.
@@ -293,7 +324,33 @@ pub enum Retry {
 
 type Answer<T> = Sender<Result<T, ControlError>>;
 
+/// Another configuration, checked and ready.
+struct Next {
+    pipeline: Pipeline,
+    outputs: BTreeMap<Arc<str>, Ready>,
+    outbox: OutboxSettings,
+}
+
+/// An output that can be sent to.
+struct Ready {
+    notifier: Box<dyn Notifier>,
+    fingerprint: Fingerprint,
+}
+
+/// The outputs of a configuration; where one of them is wrong, none.
+fn ready(settings: &DispatchSettings) -> Result<BTreeMap<Arc<str>, Ready>, StartError> {
+    let ready = |(name, output): (&String, &OutputSettings)| {
+        let fingerprint = Fingerprint::of(output, &settings.commands);
+        match output::notifier(output, &settings.commands) {
+            Ok(notifier) => Ok((Arc::from(name.as_str()), Ready { notifier, fingerprint })),
+            Err(source) => Err(StartError::Output { name: name.clone(), source }),
+        }
+    };
+    settings.outputs.iter().map(ready).collect()
+}
+
 enum Control {
+    Reload(Box<Next>),
     Status(Sender<Status>),
     Shutdown(Duration),
     Alerts(usize, Answer<Vec<AlertRecord>>),
@@ -313,8 +370,11 @@ enum Control {
 struct Desk {
     pipeline: Pipeline,
     workers: BTreeMap<Arc<str>, Worker>,
+    crew: Crew,
     clock: Clock,
     ledger: Option<Box<dyn Ledger>>,
+    /// When to look at the store next.
+    check_at: Timestamp,
     /// Changes that the store would not take; they are tried again with the next ones.
     uncommitted: Vec<Change>,
     /// Notifications that are on disk.
@@ -334,13 +394,14 @@ struct Desk {
 impl Desk {
     fn run(mut self) -> Status {
         loop {
-            let now = (self.clock)();
+            let now = self.read_clock();
             self.take_what_is_there(now);
             self.say_losses(now);
             match self.closing {
                 Some(_) => self.pipeline.hurry(now),
                 None => self.pipeline.handle_timeout(now),
             }
+            self.check_store(now);
             self.commit(now);
             self.refill();
             self.hand_out(now);
@@ -349,6 +410,22 @@ impl Desk {
                 return self.status();
             }
             self.wait(now);
+        }
+    }
+
+    fn read_clock(&mut self) -> Timestamp {
+        let now = (self.clock.steady)();
+        self.pipeline.handle_clock((self.clock.wall)(), now);
+        now
+    }
+
+    /// Looks now and then whether the store is still whole; what is in memory goes into a fresh one.
+    fn check_store(&mut self, now: Timestamp) {
+        let Some(ledger) = self.ledger.as_mut().filter(|_| now >= self.check_at) else { return };
+        self.check_at = now.after(CHECK_EVERY);
+        if let Err(error) = ledger.check((self.clock.wall)()) {
+            tracing::error!(%error, "the store is not whole");
+            self.pipeline.handle_store(Err(&error), now);
         }
     }
 
@@ -445,7 +522,8 @@ impl Desk {
             }
             What::Untried(id) => self.pipeline.handle_untried(&report.output, &id),
             What::Idle => {
-                if let Some(worker) = self.workers.get_mut(&report.output) {
+                // An output that was changed has another worker than the one that is done now.
+                if let Some(worker) = self.workers.get_mut(&report.output).filter(|it| it.number == report.worker) {
                     worker.busy = false;
                 }
             }
@@ -454,6 +532,7 @@ impl Desk {
 
     fn take_control(&mut self, control: Control, now: Timestamp) {
         match control {
+            Control::Reload(next) => self.reload(*next, now),
             Control::Status(answer) => reply(&answer, self.status()),
             Control::Shutdown(patience) => self.closing = Some(now.after(patience)),
             Control::Alerts(most, answer) => reply(&answer, self.read(|ledger| ledger.alerts(most))),
@@ -474,7 +553,7 @@ impl Desk {
                 reply(&answer, self.read(|ledger| ledger.deliveries(state, most)));
             }
             Control::Delivery(id, answer) => reply(&answer, self.delivery(&id)),
-            Control::Retry(what, answer) => reply(&answer, self.retry(what)),
+            Control::Retry(what, answer) => reply(&answer, self.retry(what, now)),
             Control::Drop(id, answer) => reply(&answer, self.drop_delivery(&id)),
             Control::Test(name, answer) => match self.pipeline.test(&name, now) {
                 Some(id) => {
@@ -482,6 +561,32 @@ impl Desk {
                 }
                 None => reply(&answer, Err(ControlError::NoOutput(name))),
             },
+        }
+    }
+
+    fn reload(&mut self, next: Next, now: Timestamp) {
+        let Next { pipeline, outputs, outbox } = next;
+        let same = |name: &Arc<str>, ready: &Ready| {
+            self.workers.get(name).is_some_and(|worker| worker.fingerprint == ready.fingerprint)
+        };
+        let kept: BTreeSet<Arc<str>> =
+            outputs.iter().filter(|(name, ready)| same(name, ready)).map(|(name, _)| Arc::clone(name)).collect();
+        self.workers.retain(|name, _| outputs.contains_key(name));
+        for (name, ready) in outputs {
+            if kept.contains(&name) {
+                continue;
+            }
+            match self.crew.start(&name, ready) {
+                Ok(worker) => {
+                    self.workers.insert(name, worker);
+                }
+                Err(error) => tracing::error!(%error, output = %name, "an output goes on as it was"),
+            }
+        }
+        self.pipeline.replace(pipeline, &kept, now);
+        self.longest_silence = outbox.longest_silence;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.limit(outbox.max_bytes);
         }
     }
 
@@ -499,7 +604,7 @@ impl Desk {
         Ok(self.pipeline.add_silence(silence, now)?)
     }
 
-    fn retry(&mut self, what: Retry) -> Result<(), ControlError> {
+    fn retry(&mut self, what: Retry, now: Timestamp) -> Result<(), ControlError> {
         match what {
             Retry::All => self.pipeline.retry_now(None),
             Retry::Output(name) if self.workers.contains_key(&*name) => self.pipeline.retry_now(Some(&name)),
@@ -507,9 +612,12 @@ impl Desk {
             Retry::Delivery(id) => match self.delivery(&id)? {
                 (DeliveryState::Dead, delivery) => {
                     let output = delivery.output.to_string();
-                    if !self.pipeline.revive(delivery) {
+                    if !self.pipeline.revive(delivery, now) {
                         return Err(ControlError::NoOutput(output));
                     }
+                }
+                (_, delivery) if !self.workers.contains_key(&delivery.output) => {
+                    return Err(ControlError::NoOutput(delivery.output.to_string()));
                 }
                 (_, delivery) => self.pipeline.retry_now(Some(&delivery.output)),
             },
@@ -534,8 +642,7 @@ impl Desk {
 
     fn hand_out(&mut self, now: Timestamp) {
         for (name, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.busy) {
-            let batch: Vec<Delivery> =
-                std::iter::from_fn(|| self.pipeline.poll_delivery(name, now)).take(BATCH).collect();
+            let batch = self.pipeline.poll_deliveries(name, now, BATCH);
             if !batch.is_empty() {
                 worker.busy = true;
                 // The worker is idle, so that its channel has room; it ends only after this thread.
@@ -564,7 +671,7 @@ impl Desk {
             },
             recv(self.outcomes) -> report => {
                 if let Ok(report) = report {
-                    let now = (self.clock)();
+                    let now = self.read_clock();
                     self.take_report(report, now);
                 }
             }
@@ -585,6 +692,8 @@ fn reply<T>(answer: &Sender<T>, value: T) {
 /// What a worker has to say.
 struct Report {
     output: Arc<str>,
+    /// Which of the workers that this output has had.
+    worker: u64,
     what: What,
 }
 
@@ -598,25 +707,33 @@ enum What {
 struct Worker {
     batches: Sender<Vec<Delivery>>,
     busy: bool,
+    number: u64,
+    fingerprint: Fingerprint,
 }
 
-impl Worker {
-    fn start(
-        name: &str,
-        mut notifier: Box<dyn Notifier>,
-        clock: Clock,
-        reports: Sender<Report>,
-    ) -> Result<Self, StartError> {
+/// Starts workers.
+struct Crew {
+    reports: Sender<Report>,
+    clock: Clock,
+    started: u64,
+}
+
+impl Crew {
+    fn start(&mut self, name: &str, ready: Ready) -> Result<Worker, StartError> {
+        let Ready { mut notifier, fingerprint } = ready;
         let (batches, received) = bounded::<Vec<Delivery>>(1);
+        let (reports, clock) = (self.reports.clone(), self.clock.clone());
+        self.started += 1;
+        let number = self.started;
         let output: Arc<str> = name.into();
         let run = move || {
-            let report = |what| reports.send(Report { output: Arc::clone(&output), what }).is_ok();
+            let report = |what| reports.send(Report { output: Arc::clone(&output), worker: number, what }).is_ok();
             loop {
                 let batch = match received.recv_timeout(IDLE_AFTER) {
                     Ok(batch) => batch,
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
-                        if let Err(error) = notifier.idle(clock()) {
+                        if let Err(error) = notifier.idle((clock.wall)()) {
                             tracing::warn!(%output, %error, "connection lost");
                         }
                         continue;
@@ -627,7 +744,7 @@ impl Worker {
                     let what = if failed {
                         What::Untried(delivery.id)
                     } else {
-                        let outcome = notifier.send(&delivery, clock());
+                        let outcome = notifier.send(&delivery, (clock.wall)());
                         failed = !matches!(outcome, Ok(()) | Err(NotifyError::Permanent { .. }));
                         What::Attempted(delivery.id, outcome)
                     };
@@ -642,12 +759,18 @@ impl Worker {
         };
         // The thread ends with its channel; a receiver that hangs must not keep the program from ending.
         let _detached = spawn(&format!("out {name}"), run)?;
-        Ok(Self { batches, busy: false })
+        Ok(Worker { batches, busy: false, number, fingerprint })
     }
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, StartError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Context {
@@ -666,6 +789,8 @@ const BATCH: usize = 64;
 const MOST_UNCOMMITTED: usize = 100_000;
 /// A worker without work looks after its connection this often.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// How often it is asked whether the store is whole.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The deciding thread looks around at least this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -715,7 +840,7 @@ mod tests {
 
     fn context() -> Context {
         let clock = || Timestamp::from_nanos(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap());
-        Context { origin: example::origin(), clock: Arc::new(clock), ledger: None }
+        Context { origin: example::origin(), clock: Clock::single(clock), ledger: None }
     }
 
     fn wait_until(what: &str, holds: impl Fn() -> bool) {

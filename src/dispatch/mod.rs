@@ -25,6 +25,7 @@ pub mod tls;
 pub mod webhook;
 
 mod dispatcher;
+mod fingerprint;
 mod notifier;
 mod outlet;
 mod output;

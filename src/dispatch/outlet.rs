@@ -114,13 +114,47 @@ impl Outlet {
         !mild && (self.common.send_resolved || !notification.kind.ends())
     }
 
+    /// Goes on under settings that were changed, with what waits and what was counted.
+    pub fn after(self, mut before: Self) -> Self {
+        before.queue.begin_anew(self.queue.limits(), self.queue.bucket().cloned());
+        let same_heartbeat = self.common.heartbeat == before.common.heartbeat;
+        Self {
+            queue: before.queue,
+            groups: before.groups,
+            alone: before.alone,
+            spilled: before.spilled,
+            status: before.status,
+            said_failing: before.said_failing,
+            said_given_up: before.said_given_up,
+            heartbeat_at: if same_heartbeat { before.heartbeat_at } else { self.heartbeat_at },
+            handed_over: before.handed_over,
+            ..self
+        }
+    }
+
+    /// Takes the limits of another one that is otherwise the same.
+    pub fn take_limits(&mut self, other: &Self) {
+        self.queue.set_limits(other.queue.limits());
+    }
+
+    /// Whatever its groups had to say, and what the store need no longer keep alone.
+    pub fn dissolve_groups(&mut self, now: Timestamp) -> (Vec<Due>, Vec<Arc<str>>) {
+        let alone = std::mem::take(&mut self.alone).into_values().flatten().collect();
+        (self.groups.dissolve(now), alone)
+    }
+
+    /// Deliveries that wait, here and in the store.
+    pub fn waiting(&self) -> u64 {
+        self.queue.len() as u64 + self.spilled.map_or(0, |spill| spill.count)
+    }
+
     /// Whether an alert is followed by its flows.
     pub fn tells_flows(&self) -> bool {
         self.common.emit_flows
     }
 
-    /// Renders a message; its bytes never change after that.
-    pub fn render(&self, message: Message, origin: &Origin, sequence: u64, now: Timestamp) -> Delivery {
+    /// Renders a message; its bytes never change after that. `created` is the wall clock's time.
+    pub fn render(&self, message: Message, origin: &Origin, sequence: u64, created: Timestamp) -> Delivery {
         Delivery {
             sequence,
             id: Arc::clone(&message.id),
@@ -128,7 +162,7 @@ impl Outlet {
             key: message.key().into(),
             kind: message.kind(),
             severity: message.severity(),
-            created: now,
+            created,
             payload: self.encoder.encode(&message, origin).into(),
             remaining: Vec::new(),
             attempts: 0,
@@ -139,7 +173,7 @@ impl Outlet {
     }
 
     /// Puts a delivery into the queue, or leaves it to the store where the queue is full.
-    pub fn queue_up(&mut self, delivery: Delivery, stored: bool) {
+    pub fn queue_up(&mut self, delivery: Delivery, stored: bool, now: Timestamp) {
         self.status.queued += 1;
         match &mut self.spilled {
             Some(spill) => spill.count += 1,
@@ -147,7 +181,7 @@ impl Outlet {
                 self.spilled = Some(Spill { from: delivery.sequence, count: 1 });
             }
             None => {
-                if self.queue.push(delivery).is_some() {
+                if self.queue.push(delivery, now).is_some() {
                     self.status.queue_full += 1;
                 }
             }
@@ -167,13 +201,13 @@ impl Outlet {
         enough.then(|| Refill { from: spill.from, most: room.min(MOST_REFILLED) })
     }
 
-    /// Takes what the store held.
-    pub fn refill(&mut self, asked: Refill, deliveries: Vec<Delivery>) {
+    /// Takes what the store held, with when it was made by the clock that nobody sets.
+    pub fn refill(&mut self, asked: Refill, deliveries: Vec<(Delivery, Timestamp)>) {
         let complete = deliveries.len() < asked.most;
         let count = deliveries.len() as u64;
-        let last = deliveries.last().map(|delivery| delivery.sequence);
-        for delivery in deliveries {
-            if self.queue.push(delivery).is_some() {
+        let last = deliveries.last().map(|(delivery, _)| delivery.sequence);
+        for (delivery, born) in deliveries {
+            if self.queue.push(delivery, born).is_some() {
                 self.status.queue_full += 1;
             }
         }
@@ -323,8 +357,7 @@ impl Outlet {
     /// How it stands.
     pub fn current_status(&self) -> OutputStatus {
         let (health, failing_since) = self.queue.health();
-        let stored = self.spilled.map_or(0, |spill| usize::try_from(spill.count).unwrap_or(usize::MAX));
-        let waiting = self.queue.len().saturating_add(stored);
+        let waiting = usize::try_from(self.waiting()).unwrap_or(usize::MAX);
         let oldest = self.queue.deliveries().next().map(|delivery| delivery.created);
         OutputStatus {
             waiting,

@@ -2,7 +2,9 @@
 //!
 //! Pure: the dispatcher feeds it notifications, outcomes and the time, and
 //! performs what it polls. It owns the silences, the routing tree, and the
-//! groups and the queue of every output. What must outlive a crash it hands out
+//! groups and the queue of every output. The time it is given is that of a
+//! clock that nobody sets; what people and other runs say in times of the wall
+//! clock (silences, schedules, what is kept) is judged by that one. What must outlive a crash it hands out
 //! as changes, which are to be on disk before a delivery is attempted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,12 +34,16 @@ pub struct Pipeline {
     outlets: BTreeMap<Arc<str>, Outlet>,
     inhibitions: Vec<Inhibition>,
     silences: Silences,
+    /// By how many nanoseconds the wall clock is ahead.
+    ahead: i64,
     /// Alerts that fire, by key.
     firing: BTreeMap<Arc<str>, Firing>,
     /// Alerts of the last run that their own rule held back, until it is known whether they live.
     held_by_rule: Vec<Arc<Notification>>,
     /// When suppressed alerts must be looked at again.
     review_at: Option<Timestamp>,
+    /// For how long a delivery is tried, where its output says nothing else.
+    max_age: Duration,
     changes: Vec<Change>,
     durable: Durable,
     next_sequence: u64,
@@ -92,9 +98,11 @@ impl Pipeline {
             outlets,
             inhibitions: settings.inhibitions()?,
             silences: Silences::default(),
+            ahead: 0,
             firing: BTreeMap::new(),
             held_by_rule: Vec::new(),
             review_at: None,
+            max_age: settings.outbox.max_age,
             changes: Vec::new(),
             durable: Durable::No,
             next_sequence: 1,
@@ -102,6 +110,25 @@ impl Pipeline {
             said: Said::default(),
             status: Status::default(),
         })
+    }
+
+    /// Takes what the wall clock says at this moment.
+    pub fn handle_clock(&mut self, wall: Timestamp, now: Timestamp) {
+        let ahead = wall.as_nanos().saturating_sub(now.as_nanos());
+        if ahead.abs_diff(self.ahead) >= CLOCK_STEP {
+            // Silences begin and end by that clock.
+            self.review_at = Some(now);
+        }
+        self.ahead = ahead;
+    }
+
+    fn wall(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_nanos(now.as_nanos().saturating_add(self.ahead))
+    }
+
+    /// A moment of the wall clock by the clock that nobody sets.
+    fn steady(&self, wall: Timestamp) -> Timestamp {
+        Timestamp::from_nanos(wall.as_nanos().saturating_sub(self.ahead))
     }
 
     /// Goes on where the last run ended; from here on changes are handed out.
@@ -112,7 +139,7 @@ impl Pipeline {
             match self.outlets.get_mut(name.as_str()) {
                 Some(outlet) => outlet.expect_refill(*count),
                 None => {
-                    tracing::warn!(output = %name, waiting = count, "deliveries wait for an output that is not configured")
+                    self.status.stranded.insert(name.clone(), *count);
                 }
             }
         }
@@ -125,6 +152,9 @@ impl Pipeline {
             self.take_up(record, now);
         }
         self.review_at = Some(now);
+        for (name, count) in self.status.stranded.clone() {
+            self.say_stranded(&name, count, now);
+        }
         if let Some(path) = standing.set_aside {
             self.say_set_aside(&path, now);
         }
@@ -146,13 +176,86 @@ impl Pipeline {
                 .filter(|(_, outlet)| outlet.needs_reminding())
                 .map(|(name, _)| Arc::clone(name))
                 .collect();
-            let receivers = self.router.receivers(&notification, now);
-            for name in forgetful.iter().filter(|name| receivers.contains_key(&***name)) {
-                self.push(name, Message::single(name, Arc::clone(&notification)), now);
-            }
+            self.remind(&forgetful, &notification, now);
         }
         let firing = Firing { last: notification, suppressed, told: record.told };
         self.firing.insert(record.key.as_str().into(), firing);
+    }
+
+    /// Says an alert that fires again to receivers that forget.
+    fn remind(&mut self, forgetful: &[Arc<str>], notification: &Arc<Notification>, now: Timestamp) {
+        let receivers = self.router.receivers(notification, self.wall(now));
+        for name in forgetful.iter().filter(|name| receivers.contains_key(&***name)) {
+            self.push(name, Message::single(name, Arc::clone(notification)), now);
+        }
+    }
+
+    /// Goes on under another configuration, of which `next` was made. The outputs in `same` are as they were;
+    /// of the others what waits is kept, for the output as it is now or, where it is gone, in the store.
+    pub fn replace(&mut self, next: Self, same: &BTreeSet<Arc<str>>, now: Timestamp) {
+        let gone: Vec<Arc<str>> =
+            self.outlets.keys().filter(|name| !next.outlets.contains_key(*name)).cloned().collect();
+        for name in
+            gone.iter().chain(next.outlets.iter().filter(|(_, next)| !next.groups_alerts()).map(|(name, _)| name))
+        {
+            self.dissolve_groups(name, now);
+        }
+        let Self { router, redactor, inhibitions, outlets, max_age, .. } = next;
+        (self.router, self.redactor, self.inhibitions, self.max_age) = (router, redactor, inhibitions, max_age);
+        let mut before = std::mem::take(&mut self.outlets);
+        let mut forgetful = Vec::new();
+        for (name, mut outlet) in outlets {
+            let outlet = match before.remove(&name) {
+                Some(mut old) if same.contains(&name) => {
+                    old.take_limits(&outlet);
+                    old
+                }
+                Some(old) => outlet.after(old),
+                None => {
+                    if let Some(count) = self.status.stranded.remove(&*name) {
+                        outlet.expect_refill(count);
+                    }
+                    outlet
+                }
+            };
+            if outlet.needs_reminding() && !same.contains(&name) {
+                forgetful.push(Arc::clone(&name));
+            }
+            self.outlets.insert(name, outlet);
+        }
+        for (name, outlet) in before {
+            self.strand(&name, &outlet, now);
+        }
+        let told: Vec<Arc<Notification>> =
+            self.firing.values().filter(|firing| firing.told).map(|firing| Arc::clone(&firing.last)).collect();
+        told.iter().for_each(|notification| self.remind(&forgetful, notification, now));
+        self.review_at = Some(now);
+    }
+
+    /// Sends at once what the groups of an output had to say, and gives the groups up.
+    fn dissolve_groups(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let (news, alone) = outlet.dissolve_groups(now);
+        for due in news {
+            self.push(name, Message::of_group(name, due, now), now);
+        }
+        alone.into_iter().for_each(|id| self.record(Change::Forget(id)));
+    }
+
+    /// Leaves what waits for an output that is gone where it is: in the store, if there is one.
+    fn strand(&mut self, name: &str, outlet: &Outlet, now: Timestamp) {
+        let waiting = outlet.waiting();
+        if waiting == 0 {
+            return;
+        }
+        if self.durable == Durable::Yes {
+            self.status.stranded.insert(name.to_owned(), waiting);
+            return self.say_stranded(name, waiting, now);
+        }
+        self.status.lost += waiting;
+        let details = BTreeMap::from([("output", name.to_owned()), ("lost", waiting.to_string())]);
+        let summary = format!("{waiting} deliveries to `{name}` were given up: it is not configured any more");
+        self.say(problem("deliveries-given-up", Severity::High, summary, details, false), None, now);
     }
 
     /// Takes which alerts still live. Of every other one nobody would ever say the end: it is withdrawn,
@@ -197,8 +300,9 @@ impl Pipeline {
             let told = before.is_none_or(|firing| firing.told);
             let to = if told { To::Everybody } else { To::Audit(suppressed) };
             self.route(&notification, &to, now);
+            let wall = self.wall(now);
             let others = self.firing.values().map(|firing| &*firing.last);
-            let ended = self.silences.handle_resolution(&notification, others, now);
+            let ended = self.silences.handle_resolution(&notification, others, wall);
             ended.into_iter().for_each(|silence| self.record(Change::Silence(silence)));
             self.review_at = Some(now);
             return;
@@ -258,13 +362,14 @@ impl Pipeline {
         chance: f64,
     ) {
         self.keep_refused(name, id, outcome);
-        let Some(outlet) = self.outlets.get_mut(name) else { return };
+        let at = self.wall(now);
+        let Some(outlet) = self.outlets.get_mut(name) else { return self.handle_late_outcome(name, id, outcome, at) };
         let mut smaller = None;
         let verdict = outlet.handle_outcome(id, outcome, now, chance, &mut smaller);
         let error = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let telling = outlet.handle_health(outcome, now);
         match verdict {
-            Verdict::Delivered => self.record(Change::Delivered(Arc::clone(id), now)),
+            Verdict::Delivered => self.record(Change::Delivered(Arc::clone(id), at)),
             Verdict::Later { remaining, attempts, .. } => {
                 self.record(Change::Retry { id: Arc::clone(id), attempts, remaining, error });
             }
@@ -278,6 +383,26 @@ impl Pipeline {
         }
         if let Some(recovered) = telling {
             self.say_failing(name, recovered, now);
+        }
+    }
+
+    /// Takes the outcome of an attempt whose output is gone meanwhile.
+    fn handle_late_outcome(&mut self, name: &str, id: &Arc<str>, outcome: &Result<(), NotifyError>, at: Timestamp) {
+        match outcome {
+            Ok(()) => self.record(Change::Delivered(Arc::clone(id), at)),
+            Err(error @ NotifyError::Permanent { .. }) => self.record(Change::Bury(Arc::clone(id), error.to_string())),
+            // It waits in the store like the others.
+            Err(_) => return,
+        }
+        self.count_stranded(name);
+    }
+
+    fn count_stranded(&mut self, name: &str) {
+        if let Some(count) = self.status.stranded.get_mut(name) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.status.stranded.remove(name);
+            }
         }
     }
 
@@ -320,8 +445,13 @@ impl Pipeline {
         }
         if self.durable == Durable::Yes && now.since(self.pruned_at) >= PRUNE_EVERY {
             self.pruned_at = now;
-            self.silences.prune(now.before(KEEP_HISTORY));
-            self.record(Change::Prune(now.before(KEEP_HISTORY)));
+            let before = self.wall(now).before(KEEP_HISTORY);
+            self.silences.prune(before);
+            self.record(Change::Prune(before));
+            if !self.status.stranded.is_empty() {
+                let outputs = self.outlets.keys().map(ToString::to_string).collect();
+                self.record(Change::BuryStranded { outputs, before: self.wall(now).before(self.max_age) });
+            }
         }
     }
 
@@ -333,9 +463,12 @@ impl Pipeline {
     /// Takes what the store had to give up for room.
     pub fn handle_given_up(&mut self, given_up: &[GivenUp]) {
         for GivenUp { output, id } in given_up {
-            if let Some(outlet) = self.outlets.get_mut(output) {
-                outlet.queue.drop_delivery(id);
-                outlet.status.queue_full += 1;
+            match self.outlets.get_mut(output) {
+                Some(outlet) => {
+                    outlet.queue.drop_delivery(id);
+                    outlet.status.queue_full += 1;
+                }
+                None => self.count_stranded(output),
             }
         }
     }
@@ -389,9 +522,10 @@ impl Pipeline {
         }
     }
 
-    /// The next delivery that an output may attempt now.
-    pub fn poll_delivery(&mut self, name: &str, now: Timestamp) -> Option<Delivery> {
-        self.outlets.get_mut(name)?.queue.poll(now)
+    /// The next deliveries that an output may attempt now, one after another; what follows one that fails is
+    /// to be given back.
+    pub fn poll_deliveries(&mut self, name: &str, now: Timestamp, most: usize) -> Vec<Delivery> {
+        self.outlets.get_mut(name).map(|outlet| outlet.queue.poll_batch(now, most)).unwrap_or_default()
     }
 
     /// An output with room for deliveries that only the store holds.
@@ -401,6 +535,11 @@ impl Pipeline {
 
     /// Takes deliveries that the store held, as [`Pipeline::poll_refill`] asked for.
     pub fn handle_refill(&mut self, name: &str, asked: Refill, deliveries: Vec<Delivery>) {
+        let born = |delivery: Delivery| {
+            let born = self.steady(delivery.created);
+            (delivery, born)
+        };
+        let deliveries = deliveries.into_iter().map(born).collect();
         if let Some(outlet) = self.outlets.get_mut(name) {
             outlet.refill(asked, deliveries);
         }
@@ -432,7 +571,11 @@ impl Pipeline {
 
     /// How everything stands.
     pub fn status(&self) -> Status {
-        let outputs = self.outlets.iter().map(|(name, outlet)| (name.to_string(), outlet.current_status())).collect();
+        let status = |outlet: &Outlet| {
+            let status = outlet.current_status();
+            OutputStatus { failing_since: status.failing_since.map(|since| self.wall(since)), ..status }
+        };
+        let outputs = self.outlets.iter().map(|(name, outlet)| (name.to_string(), status(outlet))).collect();
         Status { outputs, firing: self.firing.len(), ..self.status.clone() }
     }
 
@@ -446,7 +589,7 @@ impl Pipeline {
 
     /// Ends a silence; `None` where there is none of that id.
     pub fn expire_silence(&mut self, id: &str, now: Timestamp) -> Option<Silence> {
-        let silence = self.silences.expire(id, now)?;
+        let silence = self.silences.expire(id, self.wall(now))?;
         self.record(Change::Silence(silence.clone()));
         self.review_at = Some(now);
         Some(silence)
@@ -459,7 +602,8 @@ impl Pipeline {
 
     /// Remembers who takes care of an alert.
     pub fn acknowledge(&mut self, key: String, by: String, now: Timestamp) {
-        self.record(Change::Acknowledge { key, by, at: now });
+        let at = self.wall(now);
+        self.record(Change::Acknowledge { key, by, at });
     }
 
     /// Sends a marked test alert to one output and returns the id of its delivery.
@@ -478,14 +622,16 @@ impl Pipeline {
         }
     }
 
-    /// Puts a delivery that was given up back on its way.
-    pub fn revive(&mut self, mut delivery: Delivery) -> bool {
+    /// Puts a delivery that was given up back on its way, as if it were made now.
+    pub fn revive(&mut self, mut delivery: Delivery, now: Timestamp) -> bool {
+        let created = self.wall(now);
         let Some(outlet) = self.outlets.get_mut(&delivery.output) else { return false };
         delivery.sequence = self.next_sequence;
         delivery.attempts = 0;
+        delivery.created = created;
         self.next_sequence += 1;
-        let revived = Change::Revive(Arc::clone(&delivery.id), delivery.sequence);
-        outlet.queue_up(delivery, self.durable == Durable::Yes);
+        let revived = Change::Revive { id: Arc::clone(&delivery.id), sequence: delivery.sequence, at: created };
+        outlet.queue_up(delivery, self.durable == Durable::Yes, now);
         self.record(revived);
         true
     }
@@ -501,6 +647,9 @@ impl Pipeline {
             outlet.queue.drop_delivery(&delivery.id);
         }
         self.record(Change::Forget(Arc::clone(&delivery.id)));
+        if !self.outlets.contains_key(&delivery.output) {
+            self.count_stranded(&delivery.output);
+        }
         true
     }
 
@@ -520,7 +669,7 @@ impl Pipeline {
         if notification.alert.is_none() || notification.kind == DocumentKind::Test {
             return None;
         }
-        if let Some(silence) = self.silences.silencing(notification, now) {
+        if let Some(silence) = self.silences.silencing(notification, self.wall(now)) {
             return Some(format!("silence {} by {}: {}", silence.id, silence.author, silence.reason).into());
         }
         let firing = || self.firing.values().map(|firing| &*firing.last);
@@ -548,11 +697,11 @@ impl Pipeline {
                 self.route(&notification, &To::NotAudit, now);
             }
         }
-        self.review_at = self.silences.poll_timeout(now);
+        self.review_at = self.silences.poll_timeout(self.wall(now)).map(|at| self.steady(at));
     }
 
     fn route(&mut self, notification: &Arc<Notification>, to: &To, now: Timestamp) {
-        for (name, group) in self.router.receivers(notification, now) {
+        for (name, group) in self.router.receivers(notification, self.wall(now)) {
             let Some(outlet) = self.outlets.get(name.as_str()) else { continue };
             let suppressed = match to {
                 To::Everybody => None,
@@ -592,11 +741,11 @@ impl Pipeline {
 
     /// Adds a notification to a group, and keeps it alone on disk until the group is sent.
     fn hold(&mut self, name: &str, group: &GroupSettings, notification: &Arc<Notification>, now: Timestamp) {
-        let (origin, sequence) = (&self.origin, self.next_sequence);
+        let (origin, sequence, created) = (&self.origin, self.next_sequence, self.wall(now));
         let durable = self.durable == Durable::Yes;
         let Some(outlet) = self.outlets.get_mut(name) else { return };
         let alone =
-            durable.then(|| outlet.render(Message::single(name, Arc::clone(notification)), origin, sequence, now));
+            durable.then(|| outlet.render(Message::single(name, Arc::clone(notification)), origin, sequence, created));
         outlet.add_to_group(group, notification, alone.as_ref().map(|alone| Arc::clone(&alone.id)), now);
         self.next_sequence += u64::from(durable);
         if let Some(alone) = alone {
@@ -605,15 +754,16 @@ impl Pipeline {
     }
 
     fn push(&mut self, name: &str, message: Message, now: Timestamp) {
+        let created = self.wall(now);
         let Some(outlet) = self.outlets.get_mut(name) else { return };
         let merged = outlet.merged_by(&message);
         for id in &merged {
             outlet.queue.drop_delivery(id);
         }
-        let delivery = outlet.render(message, &self.origin, self.next_sequence, now);
+        let delivery = outlet.render(message, &self.origin, self.next_sequence, created);
         self.next_sequence += 1;
         let durable = self.durable == Durable::Yes;
-        outlet.queue_up(delivery.clone(), durable);
+        outlet.queue_up(delivery.clone(), durable, now);
         self.record(Change::Queue(delivery));
         merged.into_iter().for_each(|id| self.record(Change::Forget(id)));
     }
@@ -689,6 +839,12 @@ impl Pipeline {
         self.say(problem("output-failing", Severity::High, summary, details, recovered), Some(name), now);
     }
 
+    fn say_stranded(&mut self, name: &str, waiting: u64, now: Timestamp) {
+        let summary = format!("{waiting} deliveries wait in the store for `{name}`, which is not configured");
+        let details = BTreeMap::from([("output", name.to_owned()), ("waiting", waiting.to_string())]);
+        self.say(problem("deliveries-stranded", Severity::Medium, summary, details, false), None, now);
+    }
+
     fn say_set_aside(&mut self, reason: &str, now: Timestamp) {
         let summary = "the store was damaged; it is set aside and a fresh one begun".to_owned();
         let details = BTreeMap::from([("store", reason.to_owned())]);
@@ -756,6 +912,8 @@ const CAP: &str = "cap";
 const MOST_FIRING: usize = 100_000;
 /// A store that is fuller is a problem.
 const FILLING: f64 = 0.8;
+/// A clock that was set by more than this, in nanoseconds, was set by somebody: a second.
+const CLOCK_STEP: u64 = 1_000_000_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How long the journal, resolved alerts, ended silences and dead deliveries are kept.
 const KEEP_HISTORY: Duration = Duration::from_secs(30 * 86_400);
@@ -869,6 +1027,73 @@ outputs:
         pipeline.handle_outcome("hook", &retried.id, &Ok(()), at(602), 1.0);
         pipeline.handle_timeout(at(700));
         assert_eq!(pipeline.poll_delivery("hook", at(700)).map(|next| next.key.to_string()).as_deref(), Some("x bob"));
+    }
+
+    #[test]
+    fn another_configuration_keeps_what_waits() {
+        let before = "outputs:
+  hook: {type: webhook, url: 'https://a.example/'}
+  mail: {type: email, smtp: 'mx:587', from: e@example.org, to: [x@example.org]}
+  soc: {type: syslog}";
+        let mut pipeline = read(before);
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        for name in ["hook", "soc"] {
+            let delivery = pipeline.poll_delivery(name, at(0)).unwrap();
+            pipeline.handle_outcome(name, &delivery.id, &Err(NotifyError::transient("500")), at(0), 1.0);
+        }
+        let flying = pipeline.poll_delivery("hook", at(400)).unwrap();
+        pipeline.take_changes();
+        let after = "outputs:
+  hook: {type: webhook, url: 'https://b.example/'}
+  siem: {type: syslog}
+  soc: {type: syslog}
+routing: {defaults: {outputs: [siem]}}";
+        pipeline.replace(read(after), &BTreeSet::from(["soc".into()]), at(401));
+        let status = pipeline.status();
+        assert_eq!(status.stranded, BTreeMap::from([("mail".to_owned(), 1)]), "its group was sent to the queue");
+        assert_eq!(status.outputs.keys().collect::<Vec<_>>(), ["hook", "siem", "soc"]);
+        assert_eq!((status.outputs["soc"].health, status.outputs["hook"].health), (Health::Failing, Health::Working));
+        let problem = pipeline.poll_delivery("siem", at(401)).unwrap();
+        assert_eq!((&*problem.key, pipeline.poll_delivery("siem", at(401)).is_none()), ("deliveries-stranded", true));
+        assert!(pipeline.poll_delivery("hook", at(401)).is_none(), "what is on its way is not sent twice");
+        pipeline.handle_outcome("hook", &flying.id, &Err(NotifyError::transient("reset")), at(402), 0.0);
+        assert_eq!(pipeline.poll_delivery("hook", at(402)).unwrap().id, flying.id);
+        // The output that was removed comes back, and what waited for it with it.
+        pipeline.replace(read(before), &BTreeSet::from(["soc".into()]), at(403));
+        assert!(!pipeline.status().stranded.contains_key("mail"));
+        let (name, refill) = pipeline.poll_refill().unwrap();
+        assert_eq!((&*name, refill.from), ("mail", 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_delays_no_retry_and_moves_what_people_said() {
+        const HOUR: i64 = 3_600;
+        let mut pipeline = pipeline("routing: {defaults: {outputs: [hook]}}");
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_clock(at(10 * HOUR), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(0));
+        let delivery = pipeline.poll_delivery("hook", at(0)).unwrap();
+        assert_eq!(delivery.created, at(10 * HOUR), "kept by the wall clock");
+        pipeline.handle_outcome("hook", &delivery.id, &Err(NotifyError::transient("reset")), at(0), 1.0);
+        // Somebody sets the clock back by nine hours.
+        pipeline.handle_clock(at(HOUR + 1), at(1));
+        assert_eq!(pipeline.poll_timeout(at(1), |_| true), Some(at(1)), "silences are looked at again");
+        pipeline.handle_timeout(at(1));
+        assert_eq!(pipeline.poll_timeout(at(1), |_| true), Some(at(2)));
+        let again = pipeline.poll_delivery("hook", at(2)).expect("it is tried after two seconds all the same");
+        pipeline.handle_outcome("hook", &again.id, &Ok(()), at(2), 1.0);
+        let ends = Silence { starts_at: at(HOUR), ..silence(Some(2 * HOUR)) };
+        pipeline.add_silence(ends, at(3)).unwrap();
+        pipeline.handle_timeout(at(3));
+        assert_eq!(pipeline.poll_timeout(at(3), |_| true), Some(at(HOUR)), "it ends by the wall clock");
+        pipeline.handle_notification(alert(Firing, "x", "bob"), at(4));
+        assert_eq!(pipeline.status().suppressed, 1);
+        // The clock is set forward by years: what was made before is no older for that.
+        pipeline.handle_clock(at(1_000_000 * HOUR), at(5));
+        pipeline.handle_timeout(at(5));
+        assert_eq!(pipeline.status().outputs["hook"].waiting, 1, "the silence is over");
+        assert_eq!(pipeline.status().outputs["hook"].expired, 0);
     }
 
     #[test]
@@ -1040,6 +1265,12 @@ outputs:
         let mut alert = notification.alert.as_deref().unwrap().clone();
         alert.flows = vec![Arc::new(crate::alert::CompanionFlow::default())];
         Arc::new(Notification::of_alert(notification.kind, notification.timestamp, alert))
+    }
+
+    impl Pipeline {
+        fn poll_delivery(&mut self, name: &str, now: Timestamp) -> Option<Delivery> {
+            self.poll_deliveries(name, now, 1).pop()
+        }
     }
 
     /// What goes out until nothing more does, by output and key; every attempt works.

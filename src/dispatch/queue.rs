@@ -84,6 +84,8 @@ pub enum Health {
 #[derive(Debug)]
 struct Entry {
     delivery: Delivery,
+    /// When it was made, by the clock that nobody sets.
+    born: Timestamp,
     /// Failures of this very delivery.
     failures: u32,
     smaller: bool,
@@ -121,9 +123,9 @@ impl Queue {
         self.entries.len() < self.limits.capacity
     }
 
-    /// Appends a delivery. A full queue gives up the oldest of the mildest ones,
+    /// Appends a delivery that was made at `born`. A full queue gives up the oldest of the mildest ones,
     /// which may be the new one, and returns it.
-    pub fn push(&mut self, delivery: Delivery) -> Option<Delivery> {
+    pub fn push(&mut self, delivery: Delivery, born: Timestamp) -> Option<Delivery> {
         let number = self.next;
         self.next += 1;
         let lane = self.lanes.entry(Arc::clone(&delivery.key)).or_default();
@@ -133,7 +135,7 @@ impl Queue {
         }
         let failures = delivery.attempts;
         self.bytes += delivery.payload.len() as u64;
-        self.entries.insert(number, Entry { delivery, failures, smaller: false });
+        self.entries.insert(number, Entry { delivery, born, failures, smaller: false });
         if self.entries.len() <= self.limits.capacity {
             return None;
         }
@@ -171,11 +173,45 @@ impl Queue {
         Some(Delivery { attempts: entry.failures, ..entry.delivery.clone() })
     }
 
+    /// The next deliveries that may go now, in their order, for somebody who attempts one after another and
+    /// gives back what follows a failure: then those of one key may go together.
+    pub fn poll_batch(&mut self, now: Timestamp, most: usize) -> Vec<Delivery> {
+        let mut batch = Vec::new();
+        let mut taken: HashMap<Arc<str>, usize> = HashMap::new();
+        while batch.len() < most
+            && let Some(delivery) = self.poll(now)
+        {
+            let place = taken.entry(Arc::clone(&delivery.key)).or_default();
+            *place += 1;
+            if let Some(next) = self.lanes.get(&delivery.key).and_then(|lane| lane.get(*place))
+                && self.may_follow(*next)
+            {
+                self.ready.insert(*next);
+            }
+            batch.push(delivery);
+        }
+        // What did not go with those before it waits for their outcome.
+        for (key, place) in taken {
+            if let Some(next) = self.lanes.get(&key).and_then(|lane| lane.get(place)) {
+                self.ready.remove(next);
+            }
+        }
+        batch
+    }
+
+    /// Whether one may go though the one before it is still on its way. The same thing said twice has one id,
+    /// which names one attempt at a time.
+    fn may_follow(&self, number: u64) -> bool {
+        let entry = self.entries.get(&number);
+        self.breaker.failures == 0
+            && entry.is_some_and(|entry| entry.failures == 0 && !self.in_flight.contains_key(&entry.delivery.id))
+    }
+
     /// When [`Queue::poll`] or [`Queue::expire`] may have something to do, if nothing happens before.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         let resting = |entry: &&Entry| !self.in_flight.contains_key(&entry.delivery.id);
-        let oldest = self.entries.values().find(resting).map(|entry| entry.delivery.created);
-        let expiry = oldest.map(|created| created.after(self.limits.max_age));
+        let oldest = self.entries.values().find(resting).map(|entry| entry.born);
+        let expiry = oldest.map(|born| born.after(self.limits.max_age));
         if self.gone || (self.breaker.failures >= FAILURES_TO_PROBE && !self.in_flight.is_empty()) {
             return expiry;
         }
@@ -283,7 +319,10 @@ impl Queue {
 
     /// Takes back a delivery that was polled and not attempted.
     pub fn give_back(&mut self, id: &str) {
-        if let Some(number) = self.in_flight.remove(id) {
+        let Some(number) = self.in_flight.remove(id) else { return };
+        // Behind one that failed it waits for its turn.
+        let lane = self.entries.get(&number).and_then(|entry| self.lanes.get(&entry.delivery.key));
+        if lane.is_some_and(|lane| lane.front() == Some(&number)) {
             self.ready.insert(number);
         }
     }
@@ -298,7 +337,7 @@ impl Queue {
 
     /// Gives up what was tried for long enough.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Delivery> {
-        let old = |entry: &Entry| entry.delivery.created.after(self.limits.max_age) <= now;
+        let old = |entry: &Entry| entry.born.after(self.limits.max_age) <= now;
         let numbers: Vec<u64> = self
             .entries
             .iter()
@@ -348,6 +387,28 @@ impl Queue {
         self.gone = false;
         self.breaker.closed_until = Timestamp::EPOCH;
         self.ready.extend(std::mem::take(&mut self.waiting).into_iter().map(|(_, number)| number));
+    }
+
+    /// Takes other limits, which hold from now on.
+    pub fn set_limits(&mut self, limits: QueueLimits) {
+        self.limits = limits;
+    }
+
+    /// The limits that hold.
+    pub fn limits(&self) -> QueueLimits {
+        self.limits
+    }
+
+    /// The rate that is kept.
+    pub fn bucket(&self) -> Option<&TokenBucket> {
+        self.bucket.as_ref()
+    }
+
+    /// Goes on for another receiver, at another rate: what the last one did says nothing of this one.
+    pub fn begin_anew(&mut self, limits: QueueLimits, bucket: Option<TokenBucket>) {
+        (self.limits, self.bucket, self.brake) = (limits, bucket, None);
+        self.breaker = Breaker::default();
+        self.retry_now();
     }
 
     /// The deliveries that are held, oldest first.
@@ -434,7 +495,7 @@ mod tests {
     fn after_five_failures_only_probes_go() {
         let mut queue = queue(100);
         for index in 0..20 {
-            queue.push(delivery(&index.to_string(), &format!("key {index}"), Severity::High));
+            queue.push(delivery(&index.to_string(), &format!("key {index}"), Severity::High), Timestamp::EPOCH);
         }
         for index in 0..5 {
             assert_eq!(next(&mut queue, 0), index.to_string());
@@ -477,7 +538,7 @@ mod tests {
         let mut queue = queue(10_000);
         let throttled = || NotifyError::Throttled { reason: "429".into(), retry_after: Some(Duration::ZERO) };
         for index in 0..2_000 {
-            queue.push(delivery(&index.to_string(), &format!("key {index}"), Severity::High));
+            queue.push(delivery(&index.to_string(), &format!("key {index}"), Severity::High), Timestamp::EPOCH);
         }
         let go = |queue: &mut Queue, seconds| std::iter::from_fn(|| queue.poll(at(seconds))).count();
         let first = next(&mut queue, 0);
@@ -544,11 +605,11 @@ mod tests {
     #[test]
     fn a_full_queue_gives_up_the_oldest_of_the_mildest() {
         let mut queue = queue(2);
-        assert!(queue.push(delivery("1", "a", Severity::Critical)).is_none());
-        assert!(queue.push(delivery("2", "b", Severity::Low)).is_none());
-        assert_eq!(&*queue.push(delivery("3", "c", Severity::Low)).unwrap().id, "2");
-        assert_eq!(&*queue.push(delivery("4", "d", Severity::High)).unwrap().id, "3");
-        assert_eq!(&*queue.push(delivery("5", "e", Severity::Info)).unwrap().id, "5");
+        assert!(queue.push(delivery("1", "a", Severity::Critical), Timestamp::EPOCH).is_none());
+        assert!(queue.push(delivery("2", "b", Severity::Low), Timestamp::EPOCH).is_none());
+        assert_eq!(&*queue.push(delivery("3", "c", Severity::Low), Timestamp::EPOCH).unwrap().id, "2");
+        assert_eq!(&*queue.push(delivery("4", "d", Severity::High), Timestamp::EPOCH).unwrap().id, "3");
+        assert_eq!(&*queue.push(delivery("5", "e", Severity::Info), Timestamp::EPOCH).unwrap().id, "5");
         assert_eq!(next(&mut queue, 0), "1");
         assert_eq!(next(&mut queue, 0), "4");
     }
@@ -568,6 +629,33 @@ mod tests {
         assert_eq!(outcome(&mut queue, "1", Err(partial(&[])), 2), Verdict::Delivered);
     }
 
+    #[test]
+    fn those_of_one_key_go_together_while_all_is_well_and_in_order_after_a_failure() {
+        let mut queue = queue(100);
+        push(&mut queue, &[("1", "a"), ("2", "b"), ("3", "a"), ("4", "a"), ("5", "b")]);
+        assert_eq!(batch(&mut queue, 4), ["1", "2", "3", "4"]);
+        assert_eq!(batch(&mut queue, 4), [""; 0], "5 waits for the outcome of 2");
+        outcome(&mut queue, "1", Ok(()), 0);
+        outcome(&mut queue, "2", Ok(()), 0);
+        outcome(&mut queue, "3", Err(NotifyError::transient("reset")), 0);
+        queue.give_back("4");
+        assert_eq!(batch(&mut queue, 4), ["5"], "4 stays behind 3");
+        outcome(&mut queue, "5", Ok(()), 0);
+        assert_eq!(batch(&mut queue, 4), [""; 0]);
+        assert_eq!(batch_at(&mut queue, 4, 2), ["3", "4"]);
+        outcome(&mut queue, "3", Err(NotifyError::permanent("400")), 2);
+        outcome(&mut queue, "4", Ok(()), 2);
+        assert!(queue.is_empty());
+    }
+
+    fn batch(queue: &mut Queue, most: usize) -> Vec<String> {
+        batch_at(queue, most, 0)
+    }
+
+    fn batch_at(queue: &mut Queue, most: usize, seconds: i64) -> Vec<String> {
+        queue.poll_batch(at(seconds), most).into_iter().map(|delivery| delivery.id.to_string()).collect()
+    }
+
     fn queue(capacity: usize) -> Queue {
         Queue::new(limits(capacity), None)
     }
@@ -578,7 +666,7 @@ mod tests {
 
     fn push(queue: &mut Queue, deliveries: &[(&str, &str)]) {
         for (id, key) in deliveries {
-            assert!(queue.push(delivery(id, key, Severity::High)).is_none());
+            assert!(queue.push(delivery(id, key, Severity::High), Timestamp::EPOCH).is_none());
         }
     }
 

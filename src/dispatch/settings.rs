@@ -74,6 +74,8 @@ pub struct OutputSettings {
     pub transport: Transport,
     /// What every output takes.
     pub common: Common,
+    /// The same as it is written, to be compared.
+    pub written: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Where an output goes: the key `type`.
@@ -890,7 +892,11 @@ impl DispatchSettings {
     /// Lets alerts be followed by their flows wherever the format has a form for them; whether it is anywhere.
     pub fn emit_flows(&mut self) -> bool {
         let able = self.outputs.values_mut().filter(|output| output.has_flows());
-        able.map(|output| output.common.emit_flows = true).count() > 0
+        let emit = |output: &mut OutputSettings| {
+            output.common.emit_flows = true;
+            output.written.insert("emit_flows".to_owned(), true.into());
+        };
+        able.map(emit).count() > 0
     }
 
     /// Whether an output wants the flows of alerts.
@@ -901,7 +907,10 @@ impl DispatchSettings {
     /// Everything on standard output: what holds where no output is configured.
     pub fn standard_output() -> BTreeMap<String, OutputSettings> {
         let transport = Transport::Stdout(StdoutSettings::default());
-        BTreeMap::from([("stdout".to_owned(), OutputSettings { transport, common: Common::default() })])
+        BTreeMap::from([(
+            "stdout".to_owned(),
+            OutputSettings { transport, common: Common::default(), written: serde_json::Map::new() },
+        )])
     }
 }
 
@@ -923,10 +932,11 @@ impl OutputSettings {
 
 impl<'de> Deserialize<'de> for OutputSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut own = serde_json::Map::deserialize(deserializer)?;
+        let written = serde_json::Map::deserialize(deserializer)?;
         let (common, own): (serde_json::Map<_, _>, serde_json::Map<_, _>) =
-            std::mem::take(&mut own).into_iter().partition(|(key, _)| COMMON_KEYS.contains(&key.as_str()));
-        Ok(Self { transport: part(own).map_err(D::Error::custom)?, common: part(common).map_err(D::Error::custom)? })
+            written.clone().into_iter().partition(|(key, _)| COMMON_KEYS.contains(&key.as_str()));
+        let transport = part(own).map_err(D::Error::custom)?;
+        Ok(Self { transport, common: part(common).map_err(D::Error::custom)?, written })
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Status {
     pub firing: usize,
     /// Notifications that are on disk, where there is a store.
     pub committed: u64,
+    /// Deliveries in the store for outputs that are not configured, by output.
+    pub stranded: BTreeMap<String, u64>,
     /// Each output by name.
     pub outputs: BTreeMap<String, OutputStatus>,
 }

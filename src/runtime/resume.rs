@@ -4,13 +4,16 @@
 //! it on disk, so that the engine waits for neither. What a crash can lose is
 //! the time since the last one.
 
+use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{info, warn};
 
+use crate::alert::Problem;
 use crate::engine::{Checkpoint, Engine};
+use crate::rule::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
 use crate::store::Checkpoints;
@@ -98,6 +101,17 @@ pub fn restore(engine: &mut Engine, checkpoints: &Checkpoints) {
     }
 }
 
+/// Where a damaged database of windows was put: what had added up in it is gone.
+pub fn windows_set_aside(path: String) -> Problem {
+    Problem {
+        id: "store-set-aside",
+        severity: Severity::High,
+        summary: "the kept windows were damaged; they are set aside and begin empty".to_owned(),
+        details: BTreeMap::from([("store", path)]),
+        resolved: false,
+    }
+}
+
 fn keep(mut checkpoints: Checkpoints, control: &Sender<Control>, told: &Receiver<Word>, clock: SystemClock) {
     let mut rest = Duration::ZERO;
     let mut failing = false;
@@ -118,6 +132,11 @@ fn keep(mut checkpoints: Checkpoints, control: &Sender<Control>, told: &Receiver
             let written = pack(&checkpoint)
                 .map_err(|error| error.to_string())
                 .and_then(|content| checkpoints.save(NAME, &content, clock.wall()).map_err(|error| error.to_string()));
+            if let Ok(Some(aside)) = &written {
+                let problem = windows_set_aside(aside.display().to_string());
+                // An engine that has ended tells nobody.
+                let _ended = control.send(Control::Ask(Box::new(|engine: &mut Engine| engine.handle_problem(problem))));
+            }
             if let Err(error) = &written
                 && !failing
             {

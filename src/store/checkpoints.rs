@@ -9,12 +9,17 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::alert::LedgerError;
 use crate::store::StoreError;
-use crate::store::database::{connect, is_damage, ledger_error, make_directory, make_private, set_aside};
+use crate::store::database::{
+    connect, is_damage, ledger_error, make_directory, make_private, set_aside, start_inspection,
+};
+use crate::store::inspection::Inspection;
 use crate::time::Timestamp;
 
 /// The checkpoints of one state directory.
 pub struct Checkpoints {
     connection: Connection,
+    path: PathBuf,
+    inspection: Option<Inspection>,
     set_aside: Option<PathBuf>,
 }
 
@@ -33,7 +38,8 @@ impl Checkpoints {
             Err(source) => return Err(open(source)),
         };
         make_private(&path)?;
-        Ok(Self { connection, set_aside })
+        let inspection = start_inspection(&path);
+        Ok(Self { connection, path, inspection, set_aside })
     }
 
     /// Where a damaged database was put, where that happened.
@@ -41,11 +47,36 @@ impl Checkpoints {
         self.set_aside.as_deref()
     }
 
-    /// Keeps a part of the program's state under a name, in place of what was kept there.
-    pub fn save(&mut self, name: &str, content: &[u8], now: Timestamp) -> Result<(), LedgerError> {
+    /// Keeps a part of the program's state under a name, in place of what was kept there. Says where the
+    /// database was put where it turned out to be damaged: what is saved is in a fresh one then.
+    pub fn save(&mut self, name: &str, content: &[u8], now: Timestamp) -> Result<Option<PathBuf>, LedgerError> {
+        let damaged = self.inspection.as_ref().and_then(Inspection::finding).is_some();
+        match (damaged, self.write(name, content, now)) {
+            (false, Ok(())) => Ok(None),
+            (true, _) | (false, Err(LedgerError::Damaged(_))) => {
+                let aside = self.replace(now)?;
+                self.write(name, content, now).map(|()| Some(aside))
+            }
+            (false, Err(error)) => Err(error),
+        }
+    }
+
+    fn write(&mut self, name: &str, content: &[u8], now: Timestamp) -> Result<(), LedgerError> {
         const SAVE: &str = "INSERT OR REPLACE INTO checkpoints(name, at, content) VALUES (?1, ?2, ?3)";
         self.connection.execute(SAVE, params![name, now.as_nanos(), content]).map_err(ledger_error)?;
         Ok(())
+    }
+
+    fn replace(&mut self, now: Timestamp) -> Result<PathBuf, LedgerError> {
+        let other = |error: StoreError| LedgerError::Other(error.to_string());
+        self.inspection = None;
+        self.connection = Connection::open_in_memory().map_err(ledger_error)?;
+        make_directory(self.path.parent().unwrap_or(Path::new("."))).map_err(other)?;
+        let aside = set_aside(&self.path, now).map_err(other)?;
+        self.connection = connect(&self.path, SCHEMA).map_err(ledger_error)?;
+        make_private(&self.path).map_err(other)?;
+        self.inspection = start_inspection(&self.path);
+        Ok(aside)
     }
 
     /// What was kept under a name, and when.
@@ -90,5 +121,13 @@ mod tests {
         let checkpoints = Checkpoints::open(directory.path(), two).unwrap();
         assert!(checkpoints.set_aside().is_some_and(Path::exists));
         assert_eq!(checkpoints.load("engine").unwrap(), None);
+        // And while it is open.
+        let mut checkpoints = checkpoints;
+        std::fs::remove_file(directory.path().join(FILE)).unwrap();
+        assert!(checkpoints.save("engine", b"third", two).unwrap().is_some());
+        assert_eq!(checkpoints.save("engine", b"fourth", two).unwrap(), None);
+        drop(checkpoints);
+        let checkpoints = Checkpoints::open(directory.path(), two).unwrap();
+        assert_eq!(checkpoints.load("engine").unwrap(), Some((two, b"fourth".to_vec())));
     }
 }

@@ -9,6 +9,8 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::alert::LedgerError;
 use crate::store::dead::DeadLetters;
+use crate::store::inspection::Inspection;
+use crate::store::salvage::salvage;
 use crate::time::Timestamp;
 
 /// The database of one state directory.
@@ -20,6 +22,10 @@ pub struct Store {
     /// Bytes of the deliveries that are kept.
     pub(super) bytes: u64,
     pub(super) dead: DeadLetters,
+    /// Looks whether it is still whole; without it damage is found when it is met.
+    inspection: Option<Inspection>,
+    /// What was met while reading.
+    pub(super) suspicion: Option<String>,
 }
 
 /// How much may be kept.
@@ -77,7 +83,8 @@ impl Store {
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(&path, now)?;
                 let open = |source| StoreError::Open { path: path.clone(), source };
-                let connection = connect(&path, SCHEMA).map_err(open)?;
+                let mut connection = connect(&path, SCHEMA).map_err(open)?;
+                save_what_is_left(&aside, &mut connection);
                 Self::ready(connection, path, limits, Some(aside))
             }
             Err(source) => Err(StoreError::Open { path, source }),
@@ -93,12 +100,24 @@ impl Store {
     pub(super) fn replace(&mut self, now: Timestamp) -> Result<PathBuf, LedgerError> {
         let other = |error: &dyn std::fmt::Display| LedgerError::Other(error.to_string());
         // The old connection must let go of its files before they are renamed.
+        self.inspection = None;
+        self.suspicion = None;
         self.connection = Connection::open_in_memory().map_err(ledger_error)?;
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        make_directory(directory).map_err(|error| other(&error))?;
         let aside = set_aside(&self.path, now).map_err(|error| other(&error))?;
         self.connection = connect(&self.path, SCHEMA).map_err(ledger_error)?;
-        self.bytes = 0;
+        make_private(&self.path).map_err(|error| other(&error))?;
+        save_what_is_left(&aside, &mut self.connection);
+        self.bytes = bytes_of(&self.connection).map_err(ledger_error)?;
         self.set_aside = Some(aside.clone());
+        self.inspection = start_inspection(&self.path);
         Ok(aside)
+    }
+
+    /// What is wrong with the database, where something is known to be.
+    pub(super) fn finding(&mut self) -> Option<String> {
+        self.suspicion.take().or_else(|| self.inspection.as_ref()?.finding())
     }
 
     fn ready(
@@ -107,15 +126,36 @@ impl Store {
         limits: StoreLimits,
         set_aside: Option<PathBuf>,
     ) -> Result<Self, StoreError> {
-        const BYTES: &str = "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM deliveries";
-        let bytes: i64 = connection
-            .query_row(BYTES, [], |row| row.get(0))
-            .map_err(|source| StoreError::Open { path: path.clone(), source })?;
+        let bytes = bytes_of(&connection).map_err(|source| StoreError::Open { path: path.clone(), source })?;
         make_private(&path)?;
         complete(&connection).map_err(|source| StoreError::Open { path: path.clone(), source })?;
         let folder = path.parent().unwrap_or(Path::new(".")).join("outbox/dead");
         let dead = DeadLetters::new(&folder, limits.max_bytes);
-        Ok(Self { connection, path, limits, set_aside, bytes: u64::try_from(bytes).unwrap_or(0), dead })
+        let inspection = start_inspection(&path);
+        Ok(Self { connection, path, limits, set_aside, bytes, dead, inspection, suspicion: None })
+    }
+}
+
+fn bytes_of(connection: &Connection) -> rusqlite::Result<u64> {
+    const BYTES: &str = "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM deliveries";
+    connection.query_row(BYTES, [], |row| row.get::<_, i64>(0)).map(|bytes| u64::try_from(bytes).unwrap_or(0))
+}
+
+pub(super) fn start_inspection(path: &Path) -> Option<Inspection> {
+    match Inspection::start(path) {
+        Ok(inspection) => Some(inspection),
+        Err(error) => {
+            tracing::warn!(%error, "damage to the store will be found only when it is met");
+            None
+        }
+    }
+}
+
+/// Takes over what can still be read of a damaged database.
+fn save_what_is_left(aside: &Path, connection: &mut Connection) {
+    match salvage(aside, connection) {
+        Ok(rows) => tracing::warn!(rows, store = %aside.display(), "a damaged store was read as far as that goes"),
+        Err(error) => tracing::warn!(%error, store = %aside.display(), "nothing of a damaged store can be read"),
     }
 }
 
@@ -171,20 +211,22 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 pub(super) fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
-    let renamed = |path: &Path| {
+    let with = |path: &Path, ending: &str| {
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{}", now.as_secs()));
+        name.push(ending);
         PathBuf::from(name)
     };
-    let aside = renamed(path);
-    fs::rename(path, &aside).map_err(|source| StoreError::SetAside { path: path.to_owned(), source })?;
-    for ending in ["-wal", "-shm"] {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(ending);
-        let beside = PathBuf::from(beside);
-        match fs::rename(&beside, renamed(&beside)) {
+    let named = |number: u32| match number {
+        0 => with(path, &format!(".damaged-{}", now.as_secs())),
+        more => with(path, &format!(".damaged-{}-{more}", now.as_secs())),
+    };
+    let aside = (0..).map(named).find(|name| !name.exists()).expect("some number is free");
+    // Their names must go on to fit together. What is not there any more cannot be kept.
+    for ending in ["", "-wal", "-shm"] {
+        let part = with(path, ending);
+        match fs::rename(&part, with(&aside, ending)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::SetAside { path: beside, source: error });
+                return Err(StoreError::SetAside { path: part, source: error });
             }
             _ => {}
         }

@@ -64,7 +64,8 @@ impl Ledger for Store {
             let mut statement = self.connection.prepare_cached(SELECT)?;
             statement.query_map(params![output, signed(from), signed(most as u64)], delivery)?.collect()
         };
-        read().map_err(ledger_error)
+        let read = read();
+        self.noting(read)
     }
 
     fn deliveries(&mut self, state: DeliveryState, most: usize) -> Result<Vec<Delivery>, LedgerError> {
@@ -80,15 +81,17 @@ impl Ledger for Store {
             let mut statement = self.connection.prepare_cached(SELECT)?;
             statement.query_map(params![state_name(state), signed(most as u64)], delivery)?.collect()
         };
-        read().map_err(ledger_error)
+        let read = read();
+        self.noting(read)
     }
 
     fn delivery(&mut self, id: &str) -> Result<Option<(DeliveryState, Delivery)>, LedgerError> {
         const SELECT: &str = "SELECT * FROM deliveries WHERE id = ?1";
-        self.connection
+        let read = self
+            .connection
             .query_row(SELECT, [id], |row| Ok((state_of(&row.get::<_, String>("state")?), delivery(row)?)))
-            .optional()
-            .map_err(ledger_error)
+            .optional();
+        self.noting(read)
     }
 
     fn alerts(&mut self, most: usize) -> Result<Vec<AlertRecord>, LedgerError> {
@@ -97,7 +100,18 @@ impl Ledger for Store {
             let mut statement = self.connection.prepare_cached(SELECT)?;
             statement.query_map([signed(most as u64)], alert_record)?.collect()
         };
-        read().map_err(ledger_error)
+        let read = read();
+        self.noting(read)
+    }
+
+    fn check(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(damage) = self.finding() else { return Ok(()) };
+        let aside = self.replace(now)?;
+        Err(LedgerError::Damaged(format!("{damage}; set aside as `{}`", aside.display())))
+    }
+
+    fn limit(&mut self, max_bytes: u64) {
+        self.limits.max_bytes = max_bytes;
     }
 
     fn fill(&self) -> f64 {
@@ -106,6 +120,15 @@ impl Ledger for Store {
 }
 
 impl Store {
+    /// The outcome of reading; damage is remembered until the next check.
+    fn noting<T>(&mut self, read: rusqlite::Result<T>) -> Result<T, LedgerError> {
+        let read = read.map_err(ledger_error);
+        if let Err(LedgerError::Damaged(reason)) = &read {
+            self.suspicion = Some(reason.clone());
+        }
+        read
+    }
+
     fn write(&mut self, changes: &[Change]) -> Result<Vec<GivenUp>, LedgerError> {
         let (limit, before) = (self.limits.max_bytes, self.bytes);
         let mut write = || -> rusqlite::Result<(Vec<GivenUp>, u64, Vec<Delivery>)> {
@@ -114,8 +137,10 @@ impl Store {
             for change in changes {
                 bytes = apply(&transaction, change, bytes)?;
             }
-            let given_up = make_room(&transaction, &mut bytes, limit)?;
-            let dead = buried(&transaction, changes)?;
+            let stranded = bury_stranded(&transaction, changes)?;
+            let mut given_up = make_room(&transaction, &mut bytes, limit)?;
+            let dead = buried(&transaction, changes, &stranded)?;
+            given_up.extend(stranded);
             transaction.commit()?;
             Ok((given_up, bytes, dead))
         };
@@ -134,15 +159,35 @@ impl Store {
     }
 }
 
-/// The deliveries that these changes gave up.
-fn buried(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<Vec<Delivery>> {
-    const SELECT: &str = "SELECT * FROM deliveries WHERE id = ?1 AND state = 'dead'";
-    let mut dead = Vec::new();
+/// Gives up what waited too long for an output that is not configured.
+fn bury_stranded(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<Vec<GivenUp>> {
+    const BURY: &str = "UPDATE deliveries SET state = 'dead', last_error = 'too old, and its output is not configured' \
+        WHERE state = 'waiting' AND created < ?1 AND output NOT IN (SELECT value FROM json_each(?2)) \
+        RETURNING output, id";
+    let mut stranded = Vec::new();
     for change in changes {
-        if let Change::Bury(id, _) = change {
-            let mut statement = transaction.prepare_cached(SELECT)?;
-            dead.extend(statement.query_row([&**id], delivery).optional()?);
-        }
+        let Change::BuryStranded { outputs, before } = change else { continue };
+        let outputs = serde_json::to_string(outputs).unwrap_or_default();
+        let mut statement = transaction.prepare_cached(BURY)?;
+        let given_up = statement.query_map(params![before.as_nanos(), outputs], |row| {
+            Ok(GivenUp { output: row.get::<_, String>(0)?.into(), id: row.get::<_, String>(1)?.into() })
+        })?;
+        stranded.extend(given_up.collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(stranded)
+}
+
+/// The deliveries that these changes gave up.
+fn buried(transaction: &Transaction<'_>, changes: &[Change], stranded: &[GivenUp]) -> rusqlite::Result<Vec<Delivery>> {
+    const SELECT: &str = "SELECT * FROM deliveries WHERE id = ?1 AND state = 'dead'";
+    let told = changes.iter().filter_map(|change| match change {
+        Change::Bury(id, _) => Some(id),
+        _ => None,
+    });
+    let mut statement = transaction.prepare_cached(SELECT)?;
+    let mut dead = Vec::new();
+    for id in told.chain(stranded.iter().map(|given_up| &given_up.id)) {
+        dead.extend(statement.query_row([&**id], delivery).optional()?);
     }
     Ok(dead)
 }
@@ -195,9 +240,10 @@ fn apply(transaction: &Transaction<'_>, change: &Change, bytes: u64) -> rusqlite
             transaction.prepare_cached(UPDATE)?.execute(params![&**id, error])?;
             Ok(bytes)
         }
-        Change::Revive(id, sequence) => {
-            const UPDATE: &str = "UPDATE deliveries SET state = 'waiting', attempts = 0, sequence = ?2 WHERE id = ?1";
-            transaction.prepare_cached(UPDATE)?.execute(params![&**id, signed(*sequence)])?;
+        Change::Revive { id, sequence, at } => {
+            const UPDATE: &str = "UPDATE deliveries SET state = 'waiting', attempts = 0, sequence = ?2, created = ?3 \
+                WHERE id = ?1";
+            transaction.prepare_cached(UPDATE)?.execute(params![&**id, signed(*sequence), at.as_nanos()])?;
             Ok(bytes)
         }
         Change::Silence(silence) => {
@@ -210,6 +256,8 @@ fn apply(transaction: &Transaction<'_>, change: &Change, bytes: u64) -> rusqlite
             Ok(bytes)
         }
         Change::Prune(before) => prune(transaction, *before, bytes),
+        // All of them at once, when the others are written.
+        Change::BuryStranded { .. } => Ok(bytes),
     }
 }
 
@@ -452,7 +500,12 @@ mod tests {
         assert_eq!(waiting.iter().map(|delivery| &*delivery.id).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((waiting[0].attempts, waiting[0].remaining.as_slice()), (2, &["x@example.org".to_owned()][..]));
         assert_eq!(store.bytes, 200);
-        store.commit(&[Change::Bury("a".into(), "550 no".into()), Change::Revive("b".into(), 9)]).unwrap();
+        store
+            .commit(&[
+                Change::Bury("a".into(), "550 no".into()),
+                Change::Revive { id: "b".into(), sequence: 9, at: Timestamp::from_secs(5) },
+            ])
+            .unwrap();
         assert_eq!(store.delivery("a").unwrap().unwrap().0, DeliveryState::Dead);
         let files: Vec<_> = std::fs::read_dir(directory.path().join("outbox/dead")).unwrap().flatten().collect();
         let letter: serde_json::Value = serde_json::from_slice(&std::fs::read(files[0].path()).unwrap()).unwrap();
@@ -464,6 +517,23 @@ mod tests {
         let log = store.deliveries(DeliveryState::Delivered, 10).unwrap();
         assert_eq!((log.len(), &*log[0].id, log[0].attempts), (1, "b", 1));
         assert_eq!(store.bytes, 100, "the log keeps no bytes");
+    }
+
+    #[test]
+    fn what_waits_for_an_output_that_is_gone_is_kept_for_its_time_and_then_a_dead_letter() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let old = delivery(1, "old", Severity::High);
+        let new = Delivery { created: Timestamp::from_secs(9), ..delivery(2, "new", Severity::High) };
+        let other = Delivery { output: "mail".into(), ..delivery(3, "other", Severity::High) };
+        store.commit(&[Change::Queue(old), Change::Queue(new), Change::Queue(other)]).unwrap();
+        let bury = Change::BuryStranded { outputs: vec!["mail".into()], before: Timestamp::from_secs(5) };
+        let given_up = store.commit(&[bury]).unwrap();
+        assert_eq!(given_up, [GivenUp { output: "soc".into(), id: "old".into() }]);
+        assert_eq!(store.waiting("soc", 0, 10).unwrap().len(), 1);
+        assert_eq!(store.waiting("mail", 0, 10).unwrap().len(), 1);
+        assert_eq!(store.delivery("old").unwrap().unwrap().0, DeliveryState::Dead);
+        assert_eq!(std::fs::read_dir(directory.path().join("outbox/dead")).unwrap().count(), 1);
     }
 
     #[test]
@@ -522,6 +592,53 @@ mod tests {
         assert!(Path::new(&aside).exists(), "{aside}");
         store.commit(&[Change::Queue(delivery(1, "a", Severity::High))]).unwrap();
         assert_eq!(store.waiting("soc", 0, 10).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_damaged_database_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let all: Vec<Change> = (1..=2_000)
+            .map(|number| Change::Queue(delivery(number, &format!("{number:04}"), Severity::High)))
+            .collect();
+        store.commit(&all).unwrap();
+        drop(store);
+        let path = directory.path().join("egret.db");
+        let mut content = std::fs::read(&path).unwrap();
+        let middle = content.len() / 4096 / 2 * 4096;
+        content[middle..middle + 4096].fill(0x5a);
+        std::fs::write(&path, content).unwrap();
+        let mut store = open(directory.path());
+        let standing = store.load().unwrap();
+        assert!(standing.set_aside.is_some());
+        let left = store.waiting("soc", 0, 5_000).unwrap();
+        assert!(left.len() >= 1_900, "only {} of 2000 are left", left.len());
+        assert_eq!((&*left[0].id, standing.next_sequence), ("0001", 2_001), "from both ends");
+        assert_eq!(store.bytes, left.len() as u64 * 100);
+    }
+
+    #[test]
+    fn a_database_that_was_removed_or_replaced_while_it_was_open_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("egret.db");
+        let mut store = open(directory.path());
+        let now = Timestamp::from_secs(7);
+        assert_eq!(store.check(now), Ok(()));
+        std::fs::remove_file(&path).unwrap();
+        let said = store.check(now).unwrap_err().to_string();
+        assert!(said.contains("the file was removed"), "{said}");
+        assert_eq!(store.check(now), Ok(()));
+        store.commit(&[Change::Queue(delivery(1, "a", Severity::High))]).unwrap();
+        std::fs::write(directory.path().join("new"), vec![0x5a; 8192]).unwrap();
+        std::fs::rename(directory.path().join("new"), &path).unwrap();
+        assert!(matches!(store.check(now), Err(LedgerError::Damaged(_))));
+        store.commit(&[Change::Queue(delivery(2, "b", Severity::High))]).unwrap();
+        drop(store);
+        assert_eq!(
+            open(directory.path()).waiting("soc", 0, 10).unwrap().len(),
+            2,
+            "the log held what the file did not"
+        );
     }
 
     #[test]

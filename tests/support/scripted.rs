@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub struct Exchange {
 pub struct ScriptedReceiver {
     pub port: u16,
     exchanges: Arc<Mutex<Vec<Exchange>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl ScriptedReceiver {
@@ -49,18 +51,26 @@ impl ScriptedReceiver {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let exchanges = Arc::new(Mutex::new(Vec::new()));
         let (script, seen) = (Arc::new(script), Arc::clone(&exchanges));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
                 thread::spawn(move || serve(&stream, &*script, &seen));
             }
         });
-        Self { port, exchanges }
+        Self { port, exchanges, connections }
     }
 
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/services/s3cret", self.port)
+    }
+
+    /// How often somebody connected.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// What happened so far.
