@@ -380,6 +380,11 @@ impl Engine {
         self.advance_to(now);
     }
 
+    /// Lets alerts come with their flows from here on, or without.
+    pub fn set_companions(&mut self, companions: Companions) {
+        self.settings.companions = companions;
+    }
+
     /// Changes the rules. A rule whose fingerprint is the same keeps its
     /// windows and alerts; the alerts of a rule that is gone are withdrawn.
     pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {

@@ -40,6 +40,7 @@ mod property;
 mod readme;
 mod receivers;
 mod recording;
+mod reload;
 mod reports;
 mod rule_tools;
 mod scenario;

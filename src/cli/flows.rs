@@ -136,7 +136,7 @@ fn live(arguments: &Arguments, duration: Duration) -> anyhow::Result<Exit> {
     run.run(
         &control,
         Some(Instant::now() + duration),
-        |_| {},
+        |_, _| {},
         |output| {
             if failed.is_none()
                 && let Err(error) = log.keep(output)

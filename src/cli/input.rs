@@ -200,12 +200,14 @@ pub fn live_engine(settings: &Settings) -> anyhow::Result<EngineSettings> {
         max_flows: settings.max_flows,
         max_names: settings.max_names,
         own_pid: Some(std::process::id()),
-        companions: match settings.dispatch.wants_flows() {
-            true => Companions::On,
-            false => Companions::Off,
-        },
+        companions: companions(settings),
         ..EngineSettings::default()
     })
+}
+
+/// Whether an output wants the flows of alerts.
+pub fn companions(settings: &Settings) -> Companions {
+    if settings.dispatch.wants_flows() { Companions::On } else { Companions::Off }
 }
 
 /// Opens the source and wires it to the engine.

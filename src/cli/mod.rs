@@ -26,6 +26,7 @@ mod metrics;
 mod outbox;
 mod output;
 mod record;
+mod reload;
 mod replay;
 mod routes;
 mod rules;

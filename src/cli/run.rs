@@ -1,6 +1,5 @@
 //! `egret run`: the daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +8,20 @@ use anyhow::Context as _;
 use crossbeam_channel::Sender;
 use tracing::{error, info, warn};
 
-use crate::alert::{Ledger, Notification, Problem};
+use crate::alert::{Ledger, Notification};
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments, LoadedRules};
+use crate::cli::reload::Reloader;
 use crate::cli::terminal;
 use crate::config::{RuleSource, Settings};
 use crate::dispatch::{self, Context, Dispatcher, Origin};
 use crate::engine::{Engine, Output};
-use crate::rule::Severity;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::Control;
 use crate::runtime::load;
 use crate::runtime::packets::{PacketSettings, Packets};
 use crate::runtime::resume::Keeper;
 use crate::runtime::socket::{ControlSocket, Desk};
-use crate::runtime::watch::Watch;
 use crate::runtime::{control, privilege, resume};
 use crate::store::{Checkpoints, Store, StoreLimits};
 use crate::time::Timestamp;
@@ -78,8 +76,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     };
     let origin = Origin { host: settings.host.clone(), pid: std::process::id() };
     let ledger = ledger(&settings, clock.wall());
-    let tell = dispatch::Clock { steady: Arc::new(move || clock.now()), wall: Arc::new(move || clock.wall()) };
-    let context = Context { origin, clock: tell, ledger };
+    let context = Context {
+        origin,
+        clock: dispatch::Clock { steady: Arc::new(move || clock.now()), wall: Arc::new(move || clock.wall()) },
+        ledger,
+    };
     let dispatcher = Dispatcher::start(&settings.dispatch, context)?;
     if let Err(error) = dispatcher.control().confirm(alive) {
         warn!(%error, "alerts of the last run that nobody watches any more are not withdrawn");
@@ -90,7 +91,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let desk = Desk { dispatch: dispatcher.control(), engine: Some(sender.clone()), watching: live.watching() };
     let _socket = socket(&settings, desk);
     let keeper = checkpoints.and_then(|checkpoints| keeper(checkpoints, sender.clone(), clock));
-    let mut reloader = Reloader { settings: &settings, watch: watch(&settings, &list_files, sender), refused: false };
+    let mut reloader = Reloader::new(arguments, settings.clone(), &list_files, sender);
     terminal::note(&format!(
         "watching {} with {}, {} rules, alerts to {}",
         settings.capture.interfaces.join(", "),
@@ -101,7 +102,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     live.run(
         &receiver,
         None,
-        |engine| reloader.reload(engine),
+        |engine, what| reloader.reload(engine, &dispatcher, what),
         |output| match output {
             Output::Notification(notification) => {
                 dispatcher.submit(notification);
@@ -159,7 +160,8 @@ fn packet_settings(settings: &Settings) -> anyhow::Result<PacketSettings> {
     })
 }
 
-fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
+/// What the configuration and the arguments say together.
+pub(super) fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     let mut settings = Settings::load(arguments.config.as_deref()).map_err(input::say_config_error)?;
     arguments.source.apply(&mut settings);
     if !arguments.rules.is_empty() {
@@ -194,69 +196,4 @@ fn keeper(checkpoints: Checkpoints, control: Sender<Control>, clock: SystemClock
             None
         }
     }
-}
-
-fn watch(settings: &Settings, list_files: &BTreeSet<PathBuf>, control: Sender<Control>) -> Option<Watch> {
-    let mut paths = settings.databases.clone();
-    if let RuleSource::Paths(rules) = &settings.rules {
-        paths.extend(rules.iter().cloned());
-    }
-    if paths.is_empty() && list_files.is_empty() {
-        return None;
-    }
-    let started = Watch::start(&paths, control).and_then(|mut watch| watch.follow(list_files).map(|()| watch));
-    match started {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            warn!(%error, "rule files, lists and databases are not watched; SIGHUP still reads them again");
-            None
-        }
-    }
-}
-
-/// Reads rules and databases again.
-struct Reloader<'a> {
-    settings: &'a Settings,
-    watch: Option<Watch>,
-    /// Whether the last rules that were read could not be used.
-    refused: bool,
-}
-
-impl Reloader<'_> {
-    /// Takes the new rules if all of them can be used, else the old ones stay; and so the databases.
-    fn reload(&mut self, engine: &mut Engine) {
-        let settings = self.settings;
-        let outputs = settings.dispatch.outputs.keys().cloned().collect();
-        match input::rules_with_lists(&settings.rules, Some(outputs)) {
-            Ok(LoadedRules { rules, list_files }) => {
-                info!(rules = rules.rules.len(), "rules read again");
-                engine.replace_rules(rules);
-                if let Some(watch) = &mut self.watch
-                    && let Err(error) = watch.follow(&list_files)
-                {
-                    warn!(%error, "a list is not watched; SIGHUP still reads it again");
-                }
-                if std::mem::take(&mut self.refused) {
-                    let ended = "ended: the rules could not be used".to_owned();
-                    engine.handle_problem(Problem { resolved: true, ..rules_invalid(ended) });
-                }
-            }
-            Err(error) => {
-                error!(%error, "the old rules stay in force");
-                if !std::mem::replace(&mut self.refused, true) {
-                    let summary = format!("{error:#}: the old ones stay in force");
-                    engine.handle_problem(rules_invalid(summary));
-                }
-            }
-        }
-        match load::places(&settings.databases) {
-            Ok(places) => engine.replace_places(Arc::new(places)),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "the old databases stay in use"),
-        }
-    }
-}
-
-/// Rules that cannot be used leave old ones in force: whoever relies on the new ones must hear of it.
-fn rules_invalid(summary: String) -> Problem {
-    Problem { id: "rules-invalid", severity: Severity::High, summary, details: BTreeMap::new(), resolved: false }
 }

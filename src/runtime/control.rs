@@ -13,12 +13,21 @@ use crate::rule::RuleSet;
 pub enum Control {
     /// End in order: flush what is held, then stop.
     Stop,
-    /// Read the rules again.
-    Reload,
+    /// Read again what the outside says.
+    Reload(Reload),
     /// Take these rules from the next tick on.
     Rules(Arc<RuleSet>),
     /// Let somebody look at the engine, or change what an operator may change.
     Ask(Box<dyn FnOnce(&mut Engine) + Send>),
+}
+
+/// What is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// Rules, lists and databases: their files changed.
+    Files,
+    /// The configuration as well: somebody asked for it.
+    Everything,
 }
 
 /// A channel for controls, and a thread that turns SIGTERM and SIGINT into
@@ -32,7 +41,7 @@ pub fn from_signals() -> std::io::Result<(Sender<Control>, Receiver<Control>)> {
     let control = sender.clone();
     std::thread::Builder::new().name("egret-signals".into()).spawn(move || {
         for signal in signals.forever() {
-            let message = if signal == SIGHUP { Control::Reload } else { Control::Stop };
+            let message = if signal == SIGHUP { Control::Reload(Reload::Everything) } else { Control::Stop };
             if control.send(message).is_err() {
                 return;
             }
@@ -45,7 +54,7 @@ impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Stop => "Stop",
-            Self::Reload => "Reload",
+            Self::Reload(_) => "Reload",
             Self::Rules(_) => "Rules",
             Self::Ask(_) => "Ask",
         })

@@ -20,7 +20,7 @@ use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::{Described, Describer, Hashing, Service};
 use crate::rule::Field;
 use crate::runtime::clock::{Clock, StepWatch, SystemClock};
-use crate::runtime::control::Control;
+use crate::runtime::control::{Control, Reload};
 use crate::runtime::counts::FrameCounts;
 use crate::runtime::coverage::Coverage;
 use crate::runtime::packets::Packets;
@@ -159,7 +159,7 @@ impl Live {
         &mut self,
         control: &Receiver<Control>,
         deadline: Option<Instant>,
-        mut reload: impl FnMut(&mut Engine),
+        mut reload: impl FnMut(&mut Engine, Reload),
         mut perform: impl FnMut(Output),
     ) {
         let heartbeat = tick(HEARTBEAT);
@@ -182,7 +182,7 @@ impl Live {
             select_biased! {
                 recv(control) -> message => match message {
                     Ok(Control::Stop) | Err(_) => break,
-                    Ok(Control::Reload) => reload(&mut self.engine),
+                    Ok(Control::Reload(what)) => reload(&mut self.engine, what),
                     Ok(Control::Rules(rules)) => self.engine.replace_rules(rules),
                     Ok(Control::Ask(ask)) => ask(&mut self.engine),
                 },

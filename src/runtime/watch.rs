@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::runtime::control::Control;
+use crate::runtime::control::{Control, Reload};
 
 /// A watch on files and folders. Dropping it ends the watch.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ fn settle(changes: &Receiver<()>, control: &Sender<Control>) {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-        if control.send(Control::Reload).is_err() {
+        if control.send(Control::Reload(Reload::Files)).is_err() {
             return;
         }
     }
