@@ -5,6 +5,7 @@
 //! time, so the same data gives the same alerts however it is cut into pieces
 //! and however often the engine is woken.
 
+mod bindings;
 mod checkpoint;
 mod delta;
 mod health;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use self::bindings::{Binding, Bindings, Groups};
 pub use self::checkpoint::{Checkpoint, Restored};
 pub use self::delta::FlowDelta;
 use self::health::Health;
@@ -35,7 +37,7 @@ use crate::attribution::{
 };
 use crate::flow::{
     CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
-    OwnerSlot, SourceCount,
+    OwnerSlot, SourceCount, Tag,
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{FrameDirection, Packet};
@@ -55,6 +57,7 @@ pub struct Engine {
     /// Grows when the rules change; flows are bound anew.
     epoch: u32,
     flows: FlowTable<Notes>,
+    bindings: Bindings,
     names: Names,
     places: Arc<Places>,
     owners: OwnerTable<OwnerNotes>,
@@ -88,7 +91,8 @@ pub struct Engine {
 /// What the engine keeps with a flow.
 #[derive(Debug, Default)]
 struct Notes {
-    bound: SmallVec<[Bound; 1]>,
+    /// The groups that it belongs to.
+    binding: Binding,
     /// The epoch of the rules it was bound in; 0 where it was never bound.
     epoch: u32,
     /// Whether something was learnt since.
@@ -144,9 +148,6 @@ pub struct RemoteFacts {
 /// Ticks without an input until the ticks grow longer: more than two hours.
 const SHORT_SILENCE: Tick = 8192;
 
-/// Flows whose cache misses overlap when a tick takes their bytes.
-const WARM: usize = 32;
-
 /// Questions kept for one tick. Further ones are counted in no window.
 const MAX_QUESTIONS: usize = 100_000;
 
@@ -167,6 +168,7 @@ impl Engine {
             watches,
             epoch: 1,
             flows: FlowTable::new(limits),
+            bindings: Bindings::default(),
             names,
             places: Arc::default(),
             owners: OwnerTable::new(),
@@ -316,6 +318,8 @@ impl Engine {
     pub fn describe_again(&mut self) {
         if self.settings.descriptions == Descriptions::Ask {
             self.outputs.extend(self.owners.describe_again().into_iter().map(Output::Describe));
+            // No flow is settled while more may be learnt of its owner.
+            self.flows.clear_tags();
         }
     }
 
@@ -430,6 +434,8 @@ impl Engine {
         self.rules = rules;
         self.epoch = self.epoch.wrapping_add(1).max(1);
         self.owners.clear_extensions();
+        self.flows.clear_tags();
+        self.bindings.clear();
         self.schedule_minute = i64::MIN;
     }
 
@@ -796,6 +802,7 @@ impl Engine {
         self.owners.release(from);
         self.ask_for_description(to);
         let owner = self.process_key(to);
+        self.flows.set_tag(id, Tag::default());
         let (Some(flow), Some(notes)) = (self.flows.flow(id), self.flows.extension_mut(id)) else { return };
         notes.stale = true;
         if let Some(owner) = owner
@@ -813,16 +820,40 @@ impl Engine {
         notes.remote = Some(Arc::new(remote));
         notes.application = facts.application.unwrap_or(notes.application);
         notes.stale = true;
+        self.flows.set_tag(id, Tag::default());
     }
 
     /// Books what passed since the last tick on the groups of every rule that looks at it.
+    ///
+    /// A settled flow, about which nothing new can be concluded, adds to what is collected for its groups; the
+    /// others are looked at one by one.
     fn drain(&mut self, now: &Moment<'_>) {
-        let mut held = Vec::new();
-        let dirty = self.flows.take_dirty();
-        for (place, &id) in dirty.iter().enumerate() {
-            if place % WARM == 0 {
-                self.flows.warm(&dirty[place..dirty.len().min(place + WARM)]);
+        let Self { flows, bindings, watches, owners, statistics, .. } = self;
+        let left = flows.drain(now.at, |owner, tag, counters| {
+            let groups = bindings.groups(binding_of(tag));
+            let weight = counters.weight();
+            let mut fits = groups.iter().map(|bound| match watches.get_mut(bound.watch as usize) {
+                Some(watch) => watch.may_collect(bound.group, now, weight),
+                None => false,
+            });
+            if !fits.all(|fits| fits) {
+                return false;
             }
+            for bound in groups {
+                watches[bound.watch as usize].collect(bound.group, counters, weight);
+            }
+            let bytes = counters.bytes_out.0 + counters.bytes_in.0;
+            statistics.bytes += bytes;
+            if owners.attribution(owner).process().is_none() {
+                statistics.unattributed_bytes += bytes;
+            }
+            true
+        });
+        for watch in watches {
+            watch.book_collected(now);
+        }
+        let mut held = Vec::new();
+        for id in left {
             let Some(flow) = self.flows.flow(id) else { continue };
             if self.waits_for_owner(&flow, now.at) {
                 held.push(id);
@@ -842,7 +873,7 @@ impl Engine {
                 &Occasion::Traffic,
             );
         }
-        self.flows.keep_dirty(held);
+        self.flows.keep_dirty(&held);
     }
 
     fn book_questions(&mut self, now: &Moment<'_>) {
@@ -907,7 +938,12 @@ impl Engine {
         let is_told_more = std::mem::replace(&mut notes.described, described) != described;
         let was = (notes.epoch, take(&mut notes.stale) || is_told_more, notes.counted);
         let (was_bound_in, was_stale, counted) = was;
-        let mut bound = take(&mut notes.bound);
+        let reloaded = was_bound_in != self.epoch;
+        if reloaded {
+            // What was bound under other rules says nothing about these.
+            notes.binding = Binding::default();
+        }
+        let mut bound = Groups::from(self.bindings.groups(notes.binding));
         if notes.failed {
             happened.failed = 0;
         }
@@ -951,10 +987,8 @@ impl Engine {
             interface,
         };
         let room = if self.statistics.group_bytes < self.settings.max_group_bytes { Room::Some } else { Room::None };
-        let reloaded = was_bound_in != self.epoch;
         let rebind = reloaded || was_stale || owner.follows_progress || dns.is_some();
-        // What was bound under other rules says nothing about these.
-        let before: SmallVec<[Bound; 1]> = if rebind { take(&mut bound) } else { SmallVec::new() };
+        let before = if rebind { take(&mut bound) } else { Groups::new() };
         if rebind {
             for index in owner.rules.matching(&seen) {
                 if occasion.was_counted(index) {
@@ -987,14 +1021,23 @@ impl Engine {
                 }
             }
         }
-        if let Some(notes) = self.flows.extension_mut(id) {
-            if dns.is_some() {
-                // A question is bound by itself; the flow keeps what it had.
-                (notes.bound, (notes.epoch, notes.stale, notes.counted)) = (before, was);
-            } else {
-                notes.bound = bound;
-            }
+        let is_final = self.settings.descriptions == Descriptions::Given || self.owners.knows_all(flow.owner);
+        let summable =
+            |bound: &Bound| self.watches.get(bound.watch as usize).is_some_and(|watch| watch.is_summable(bound));
+        let settled =
+            is_final && !owner.follows_progress && self.settings.deltas == Deltas::Off && bound.iter().all(summable);
+        let Some(notes) = self.flows.extension_mut(id) else { return };
+        if dns.is_some() {
+            // A question is bound by itself; the flow keeps what it had.
+            (notes.epoch, notes.stale, notes.counted) = was;
+            return;
         }
+        if bound[..] != *self.bindings.groups(notes.binding) {
+            let old = std::mem::replace(&mut notes.binding, self.bindings.acquire(bound));
+            self.bindings.release(old);
+        }
+        let tag = if settled { tag_of(notes.binding) } else { Tag::default() };
+        self.flows.set_tag(id, tag);
     }
 
     fn conclude(&self, owner: OwnerSlot) -> OwnerNotes {
@@ -1039,13 +1082,15 @@ impl Engine {
     /// Forgets what was kept for a flow that left the table.
     fn let_go(&mut self, flow: &Flow, notes: Notes) {
         self.owners.release(flow.owner);
-        for bound in &notes.bound {
-            if notes.epoch == self.epoch
-                && let Some(watch) = self.watches.get_mut(bound.watch as usize)
-            {
+        if notes.epoch != self.epoch {
+            return;
+        }
+        for bound in self.bindings.groups(notes.binding) {
+            if let Some(watch) = self.watches.get_mut(bound.watch as usize) {
                 watch.close(bound, flow.first);
             }
         }
+        self.bindings.release(notes.binding);
     }
 
     fn report(&mut self, id: FlowId, reason: FlowEndReason) {
@@ -1107,6 +1152,15 @@ impl Occasion<'_> {
     fn was_counted(&self, rule: RuleIndex) -> bool {
         matches!(self, Self::Carried { counted, .. } if counted.contains(&rule))
     }
+}
+
+/// What a settled flow is known by at a tick. A flow that belongs to no group may be settled, too.
+fn tag_of(binding: Binding) -> Tag {
+    Tag(binding.0 + 1)
+}
+
+fn binding_of(tag: Tag) -> Binding {
+    Binding(tag.0.saturating_sub(1))
 }
 
 /// The client behind a resolver, where it is known.

@@ -172,6 +172,13 @@ impl<X> OwnerTable<X> {
         self.slots.get(slot.0 as usize).map_or(0, |slot| slot.descriptions)
     }
 
+    /// Whether no description is to come, as far as anybody knows.
+    pub fn knows_all(&self, slot: OwnerSlot) -> bool {
+        self.slots.get(slot.0 as usize).is_none_or(|slot| {
+            slot.attribution.process().is_none() || matches!(slot.description, Description::Known(_))
+        })
+    }
+
     /// The processes to be described again because more is asked for than before. What is known of them stays.
     pub fn describe_again(&mut self) -> Vec<Arc<Process>> {
         let mut asked = Vec::new();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::watch::{Happened, Moment};
 use super::{Engine, Notes, Occasion, Output, Remote};
 use crate::attribution::{Attribution, UnknownReason};
-use crate::flow::{Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowState, ToldFlow};
+use crate::flow::{Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowState, Tag, ToldFlow};
 use crate::names::{Application, DestinationName, DnsQuery, Place};
 use crate::time::Timestamp;
 
@@ -126,6 +126,7 @@ impl Engine {
             notes.remote = Some(Arc::new(Remote { name: delta.name.clone(), place: delta.place.clone() }));
             notes.application = delta.application;
             notes.stale = true;
+            self.flows.set_tag(id, Tag::default());
         }
         Some(id)
     }

@@ -37,6 +37,8 @@ pub(super) struct Watch {
     memory: Memory,
     /// Groups that something was booked on since the last tick.
     touched: Vec<GroupId>,
+    /// Groups for which something was collected at this tick.
+    collected: Vec<GroupId>,
     /// Groups whose alert lives.
     active: BTreeSet<GroupId>,
     /// Whether the rule's schedule lets it speak.
@@ -58,7 +60,7 @@ pub(super) struct Watch {
 }
 
 /// What the engine keeps with a flow for each rule that looks at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Bound {
     /// The rule's place.
     pub(super) watch: u32,
@@ -133,6 +135,12 @@ pub(super) struct Moment<'a> {
 #[derive(Debug, Default)]
 struct GroupState {
     touched: Tick,
+    /// The tick at which the headroom was measured.
+    measured: Tick,
+    /// What can still be collected at that tick before the group may come near to its limits.
+    headroom: u64,
+    /// What passed on settled flows at this tick and is not booked yet.
+    collected: Counters,
     /// New flows of an `each` rule since the last tick.
     opened: u32,
     /// When the group's tuple was first seen, until that was told.
@@ -204,6 +212,11 @@ fn budget_words(exception: &Exception) -> String {
 }
 
 impl Bound {
+    #[cfg(test)]
+    pub(super) fn of_watch(watch: u32) -> Self {
+        Self { watch, group: GroupId::default(), exceptions: 0 }
+    }
+
     /// Whether it is the same group of the same rule.
     pub(super) fn is_same_group(&self, other: &Self) -> bool {
         (self.watch, self.group) == (other.watch, other.group)
@@ -223,6 +236,7 @@ impl Watch {
             hidden: Vec::new(),
             rule,
             touched: Vec::new(),
+            collected: Vec::new(),
             active: BTreeSet::new(),
             in_force: true,
             exceptions: u64::MAX,
@@ -292,12 +306,7 @@ impl Watch {
             addition.set(Column::ExcludedOut, counters.bytes_out.0);
             addition.set(Column::ExcludedIn, counters.bytes_in.0);
         } else {
-            addition.set(Column::BytesOut, counters.bytes_out.0);
-            addition.set(Column::BytesIn, counters.bytes_in.0);
-            addition.set(Column::PayloadOut, counters.payload_out.0);
-            addition.set(Column::PayloadIn, counters.payload_in.0);
-            addition.set(Column::PacketsOut, counters.packets_out.0);
-            addition.set(Column::PacketsIn, counters.packets_in.0);
+            set_counters(&mut addition, counters);
             addition.set(Column::ConnectionsFailed, happened.failed);
             addition.set(Column::DnsQueries, happened.questions);
             addition.set(Column::DnsNameBytes, happened.question_bytes);
@@ -354,6 +363,61 @@ impl Watch {
             }
         }
         true
+    }
+
+    /// Whether what passes on a flow of this group may be booked as a part of a sum: nothing but its bytes and
+    /// packets matters, and nobody wants to know which flow they were on.
+    pub(super) fn is_summable(&self, bound: &Bound) -> bool {
+        let only_sums = !matches!(self.rule.trigger, Trigger::Each | Trigger::FirstSeen(_));
+        only_sums && bound.exceptions == 0 && self.plan.sources.is_empty() && self.rule.keep_packets.is_none()
+    }
+
+    /// Whether so much can be collected for a group without its coming near to a limit, where its evidence begins.
+    #[inline]
+    pub(super) fn may_collect(&mut self, group: GroupId, now: &Moment<'_>, weight: u64) -> bool {
+        let Some(found) = self.series.group_mut(group) else { return false };
+        let state = &mut found.extension;
+        if state.measured != now.tick {
+            state.measured = now.tick;
+            let edge = self.plan.edge;
+            let reading =
+                Reading { layout: &self.plan.layout, gauges: &found.gauges, edge, error: None, now: now.tick };
+            state.headroom = if state.evidence.is_some() { 0 } else { self.plan.headroom(&reading) };
+        }
+        weight < state.headroom
+    }
+
+    /// Collects what passed on a flow, to be booked in one with what passes on others of its group.
+    #[inline]
+    pub(super) fn collect(&mut self, group: GroupId, counters: &Counters, weight: u64) {
+        let Some(found) = self.series.group_mut(group) else { return };
+        let state = &mut found.extension;
+        state.headroom = state.headroom.saturating_sub(weight);
+        if state.collected.is_empty() {
+            self.collected.push(group);
+        }
+        state.collected.add(counters);
+    }
+
+    /// Books what was collected.
+    pub(super) fn book_collected(&mut self, now: &Moment<'_>) {
+        for id in std::mem::take(&mut self.collected) {
+            let Some(group) = self.series.group_mut(id) else { continue };
+            let counters = std::mem::take(&mut group.extension.collected);
+            let mut addition = Addition::default();
+            set_counters(&mut addition, &counters);
+            let Some(group) = self.series.add(id, now.tick, &addition) else { continue };
+            let Self { memory, rule, .. } = self;
+            if !matches!(memory, Memory::None) {
+                let happened = Happened { counters, ..Happened::default() };
+                memory.note(rule, now.length, now.tick, &group.key, &happened);
+            }
+            let state = &mut group.extension;
+            if state.touched != now.tick {
+                state.touched = now.tick;
+                self.touched.push(id);
+            }
+        }
     }
 
     /// Notes that a flow ended.
@@ -915,6 +979,15 @@ impl Watch {
         let none = [("bytes_out".to_owned(), 0)];
         none.into_iter().chain(shown.iter().filter_map(value)).collect()
     }
+}
+
+fn set_counters(addition: &mut Addition, counters: &Counters) {
+    addition.set(Column::BytesOut, counters.bytes_out.0);
+    addition.set(Column::BytesIn, counters.bytes_in.0);
+    addition.set(Column::PayloadOut, counters.payload_out.0);
+    addition.set(Column::PayloadIn, counters.payload_in.0);
+    addition.set(Column::PacketsOut, counters.packets_out.0);
+    addition.set(Column::PacketsIn, counters.packets_in.0);
 }
 
 /// What makes a group: for a first sight the tuple and its scope come first.

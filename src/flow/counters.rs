@@ -30,6 +30,13 @@ impl Counters {
         packets_in: Packets(0),
     };
 
+    /// Bytes and packets together: no sum of some of them is larger.
+    #[inline]
+    pub fn weight(&self) -> u64 {
+        let bytes = self.bytes_out.0.saturating_add(self.bytes_in.0);
+        bytes.saturating_add(self.packets_out.0).saturating_add(self.packets_in.0)
+    }
+
     /// Adds what `other` counted.
     #[inline]
     pub fn add(&mut self, other: &Self) {

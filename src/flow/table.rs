@@ -1,12 +1,14 @@
 //! The flow table: one entry a flow and owner, drained once a tick.
 //!
-//! A packet touches one entry: its small, hot half. What the tick needs
-//! (totals, owner, caches) is in the cold half. Look-ups of a batch are made
-//! before its packets are counted, so that their cache misses overlap.
+//! A packet touches one line of the cache, its entry's [`Hot`] part; a tick
+//! touches one more of each entry with bytes, its [`Warm`] part; all else is in
+//! the [`Cold`] part. Packets and ticks look at several entries before they work
+//! on the first, so that their cache misses overlap.
 //!
 //! Invariant: a flow's bytes leave this table exactly once.
 
 mod expiry;
+mod hot;
 mod slab;
 
 use std::hash::{BuildHasher, Hasher};
@@ -16,11 +18,12 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashTable};
 
 use self::expiry::Expiry;
+use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMESPACED, READ, SYN_SEEN};
 use self::slab::Slab;
-use crate::flow::{Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Scope};
+use crate::flow::{Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope};
 use crate::packet::{Endpoint, FrameDirection, Packet, Protocol, TcpFlags};
 use crate::time::Timestamp;
-use crate::units::{Bytes, Packets};
+use crate::units::Packets;
 
 /// Flows held at once unless the settings say otherwise. What further ones
 /// cost is in [`FlowStatistics::evicted`] and [`FlowStatistics::refused`].
@@ -29,8 +32,11 @@ pub const MAX_FLOWS: usize = 262_144;
 /// How long an ended flow still takes late packets.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Packets whose look-ups overlap.
+/// Packets whose look-ups overlap, and entries that a tick looks at together.
 const BATCH: usize = 32;
+
+/// No entry has this number.
+const NONE: u32 = u32::MAX;
 
 /// The table. `X` is what the engine keeps with a flow between ticks.
 #[derive(Debug)]
@@ -39,12 +45,13 @@ pub struct FlowTable<X> {
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
     hot: Slab<Hot>,
+    warm: Slab<Warm>,
     cold: Slab<Cold<X>>,
-    /// What did not fit into 32 bits within one tick.
+    /// What outgrew the bits of the hot part within one tick.
     spilled: HashMap<u32, Counters>,
     free: Vec<u32>,
-    /// Flows with bytes that no tick has taken yet.
-    dirty: Vec<FlowId>,
+    /// Entries with bytes that no tick has taken yet. One that left and came back stands here twice.
+    dirty: Vec<u32>,
     /// Flows whose first packet came since [`FlowTable::take_opened`].
     opened: Vec<FlowId>,
     /// Payloads of flows that are read.
@@ -54,8 +61,8 @@ pub struct FlowTable<X> {
     /// Flows that were evicted clean, for the engine to report.
     evicted: Vec<(Flow, X)>,
     expiry: Expiry,
-    /// Grows when an entry enters or leaves the index.
-    version: u64,
+    /// What the hot parts tell time from: the last tick.
+    base: Timestamp,
     statistics: FlowStatistics,
 }
 
@@ -81,6 +88,11 @@ pub struct FlowId {
 /// of one key and different owners are different flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct OwnerSlot(pub u32);
+
+/// What the engine concluded about a flow, as a number that it gives out: a tick is told it with the flow's bytes.
+/// 0 for nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tag(pub u32);
 
 /// A flow, copied out of the table.
 #[derive(Debug, Clone, Copy)]
@@ -180,47 +192,31 @@ struct Opened {
     interface: u32,
 }
 
-/// The half of an entry that a packet touches.
+/// The part of an entry that every tick touches with bytes on it: one line of the cache.
 #[derive(Debug, Clone, Copy, Default)]
-struct Hot {
-    key: FlowKey,
-    slot: OwnerSlot,
+#[repr(align(64))]
+struct Warm {
+    totals: Counters,
+    /// When the last packet passed, as far as ticks have taken it.
     last: Timestamp,
-    /// What passed since the last tick. Sums that outgrow 32 bits spill into the cold half.
-    bytes_out: u32,
-    bytes_in: u32,
-    payload_out: u32,
-    payload_in: u32,
-    packets_out: u32,
-    packets_in: u32,
-    flags: u16,
+    owner: OwnerSlot,
+    tag: Tag,
 }
 
-/// The half of an entry that ticks touch.
+const _: () = assert!(size_of::<Warm>() == 64, "a tick touches one line more than a packet");
+
+/// The part of an entry that is touched when something becomes of it.
 #[derive(Debug, Default)]
 struct Cold<X> {
-    totals: Counters,
     first: Timestamp,
+    namespace: Namespace,
+    serial: u32,
     /// The second in which an open flow was last reported.
     reported: u32,
-    owner: OwnerSlot,
-    serial: u32,
     interface: u16,
     direction: Direction,
     extension: X,
 }
-
-const DIRTY: u16 = 1;
-const INDEXED: u16 = 1 << 1;
-const LOCAL_OPENED: u16 = 1 << 2;
-const ANSWERED: u16 = 1 << 3;
-const SYN_SEEN: u16 = 1 << 4;
-const FIN_OUT: u16 = 1 << 5;
-const FIN_IN: u16 = 1 << 6;
-const ENDED: u16 = 1 << 7;
-const FAILED: u16 = 1 << 8;
-/// Its payloads are read.
-const READ: u16 = 1 << 9;
 
 impl<X: Default> FlowTable<X> {
     /// An empty table.
@@ -230,6 +226,7 @@ impl<X: Default> FlowTable<X> {
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
             hot: Slab::default(),
+            warm: Slab::default(),
             cold: Slab::default(),
             spilled: HashMap::new(),
             free: Vec::new(),
@@ -239,7 +236,7 @@ impl<X: Default> FlowTable<X> {
             superseded: Vec::new(),
             evicted: Vec::new(),
             expiry: Expiry::default(),
-            version: 0,
+            base: Timestamp::EPOCH,
             statistics: FlowStatistics::default(),
         }
     }
@@ -248,24 +245,30 @@ impl<X: Default> FlowTable<X> {
     pub fn observe(&mut self, packets: &[Packet<'_>], slot: OwnerSlot, local: &LocalAddresses) {
         for (number, batch) in packets.chunks(BATCH).enumerate() {
             let mut hashes = [0; BATCH];
-            let mut found = [None; BATCH];
             for (hash, packet) in hashes.iter_mut().zip(batch) {
                 let tuple = &packet.five_tuple;
                 *hash = hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination);
             }
-            for ((found, hash), packet) in found.iter_mut().zip(&hashes).zip(batch) {
-                *found = self.find(*hash, packet, slot);
+            let mut likely = [NONE; BATCH];
+            for (likely, hash) in likely.iter_mut().zip(&hashes[..batch.len()]) {
+                *likely = self.index.iter_hash(*hash).next().copied().unwrap_or(NONE);
             }
-            let version = self.version;
-            for (place, ((mut found, hash), packet)) in found.into_iter().zip(hashes).zip(batch).enumerate() {
-                if self.version != version {
-                    found = self.find(hash, packet, slot);
-                }
+            self.touch(&likely[..batch.len()]);
+            for (place, ((likely, hash), packet)) in likely.into_iter().zip(hashes).zip(batch).enumerate() {
+                let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot));
+                let found = way.map(|out| (likely, out)).or_else(|| self.find(hash, packet, slot));
                 if let Some((id, way)) = self.count(found, hash, packet, slot, local) {
                     self.payloads.push(SeenPayload { id, packet: number * BATCH + place, way });
                 }
             }
         }
+    }
+
+    /// Reads a little of each of these entries, so that the caches have them when they are worked on one by
+    /// one: their misses overlap here and would not there.
+    fn touch(&self, entries: &[u32]) {
+        let seen = entries.iter().fold(0, |seen, &index| seen | self.hot.get(index).map_or(0, |hot| hot.flags));
+        std::hint::black_box(seen);
     }
 
     /// Counts what a source counted by itself; `None` where there is no room.
@@ -277,7 +280,7 @@ impl<X: Default> FlowTable<X> {
         local: &LocalAddresses,
     ) -> Option<FlowId> {
         let hash = hash_key(&self.hasher, key);
-        let same = |&index: &u32| self.hot[index].slot == slot && self.hot[index].key == *key;
+        let same = |&index: &u32| self.hot[index].slot == slot && self.key_of(index) == *key;
         let index = match self.index.find(hash, same) {
             Some(index) => *index,
             None => {
@@ -287,23 +290,18 @@ impl<X: Default> FlowTable<X> {
                 self.insert(hash, opened)?
             }
         };
+        self.note_last(index, seen.timestamp);
         let hot = &mut self.hot[index];
-        hot.last = hot.last.max(seen.timestamp);
-        hot.flags |= match seen.state {
-            FlowState::New => SYN_SEEN,
-            FlowState::Established => ANSWERED,
-            FlowState::Closed => ANSWERED | ENDED,
-            FlowState::Failed => ENDED | FAILED,
-        };
+        hot.set_state(seen.state);
         if seen.ended {
             hot.flags |= ENDED;
         }
-        if !self.hot[index].add_counters(seen.counters) {
+        if !hot.add_counters(seen.counters) {
             self.spilled.entry(index).or_default().add(seen.counters);
         }
-        let id = FlowId { index, serial: self.cold[index].serial };
-        self.mark_dirty(id);
-        if self.hot[index].flags & ENDED != 0 {
+        self.mark_dirty(index);
+        let id = self.id_of(index);
+        if self.hot[index].has(ENDED) {
             self.expiry.schedule(id, seen.timestamp.after(LINGER));
         }
         Some(id)
@@ -317,7 +315,7 @@ impl<X: Default> FlowTable<X> {
         let local_opened = direction != Direction::Inbound;
         let opened = Opened { key, slot: OwnerSlot::default(), direction, local_opened, at: first, interface };
         let index = self.insert(hash, opened)?;
-        let id = FlowId { index, serial: self.cold[index].serial };
+        let id = self.id_of(index);
         self.tell_again(id, told);
         Some(id)
     }
@@ -327,16 +325,11 @@ impl<X: Default> FlowTable<X> {
         if !self.holds(id) {
             return;
         }
-        let (hot, cold) = (&mut self.hot[id.index], &mut self.cold[id.index]);
-        cold.totals.add(&told.counters);
-        cold.interface = u16::try_from(told.interface).unwrap_or(u16::MAX);
+        self.warm[id.index].totals.add(&told.counters);
+        self.cold[id.index].interface = u16::try_from(told.interface).unwrap_or(u16::MAX);
+        let hot = &mut self.hot[id.index];
         hot.flags &= !(SYN_SEEN | ANSWERED | ENDED | FAILED | READ);
-        hot.flags |= match told.state {
-            FlowState::New => SYN_SEEN,
-            FlowState::Established => ANSWERED,
-            FlowState::Closed => ANSWERED | ENDED,
-            FlowState::Failed => ENDED | FAILED,
-        };
+        hot.set_state(told.state);
     }
 
     /// The flows whose first packet came since the last call.
@@ -361,24 +354,57 @@ impl<X: Default> FlowTable<X> {
         !self.opened.is_empty()
     }
 
-    /// The flows with bytes that no tick has taken yet, in the order of their first such packet.
-    pub fn take_dirty(&mut self) -> Vec<FlowId> {
-        take(&mut self.dirty)
-    }
-
-    /// Reads a little of each of these flows, so that the caches have them when
-    /// they are taken one by one: their misses overlap here and would not there.
-    pub fn warm(&self, ids: &[FlowId]) {
-        let seen = ids.iter().fold(0, |seen, id| {
-            let (Some(hot), Some(cold)) = (self.hot.get(id.index), self.cold.get(id.index)) else { return seen };
-            seen ^ u64::from(hot.flags) ^ cold.totals.bytes_out.0 ^ u64::from(cold.serial)
-        });
-        std::hint::black_box(seen);
+    /// Takes what passed on every flow since it was last taken, in the order of their first such packet. A flow
+    /// with a tag is offered to `settle`, which takes its bytes or leaves them; the flows that have none, failed or
+    /// were left are given back, for their bytes to be taken one by one or kept with [`FlowTable::keep_dirty`].
+    ///
+    /// `now` is the tick; packets that follow are not expected to be older.
+    pub fn drain(&mut self, now: Timestamp, mut settle: impl FnMut(OwnerSlot, Tag, &Counters) -> bool) -> Vec<FlowId> {
+        let mut left = Vec::new();
+        let base = std::mem::replace(&mut self.base, now);
+        let mut dirty = take(&mut self.dirty);
+        for entries in dirty.chunks(BATCH) {
+            self.touch(entries);
+            let seen = entries.iter().fold(0, |seen, &index| seen | self.warm.get(index).map_or(0, |warm| warm.tag.0));
+            std::hint::black_box(seen);
+            for &index in entries {
+                let (hot, warm) = (&mut self.hot[index], &mut self.warm[index]);
+                if !hot.has(DIRTY) {
+                    continue;
+                }
+                if let Some(last) = hot.take_last(base) {
+                    warm.last = warm.last.max(last);
+                }
+                if warm.tag != Tag::default() && !hot.has(FAILED) {
+                    let mut counters = hot.counters();
+                    if let Some(spilled) = some_of(&self.spilled, index) {
+                        counters.add(spilled);
+                    }
+                    if settle(warm.owner, warm.tag, &counters) {
+                        warm.totals.add(&counters);
+                        hot.clear();
+                        if !self.spilled.is_empty() {
+                            self.spilled.remove(&index);
+                        }
+                        continue;
+                    }
+                }
+                hot.flags &= !DIRTY;
+                left.push(FlowId { index, serial: self.cold[index].serial });
+            }
+        }
+        dirty.clear();
+        self.dirty = dirty;
+        left
     }
 
     /// Gives flows back whose bytes the tick leaves where they are.
-    pub fn keep_dirty(&mut self, held: Vec<FlowId>) {
-        self.dirty = held;
+    pub fn keep_dirty(&mut self, held: &[FlowId]) {
+        for id in held {
+            if self.holds(*id) {
+                self.mark_dirty(id.index);
+            }
+        }
     }
 
     /// Whether a tick has something to take.
@@ -391,16 +417,18 @@ impl<X: Default> FlowTable<X> {
         if !self.holds(id) {
             return Counters::default();
         }
-        let hot = &mut self.hot[id.index];
-        let cold = &mut self.cold[id.index];
-        let mut taken = hot.take();
+        let (hot, warm) = (&mut self.hot[id.index], &mut self.warm[id.index]);
+        let mut taken = hot.counters();
+        hot.clear();
+        if let Some(last) = hot.take_last(self.base) {
+            warm.last = warm.last.max(last);
+        }
         if !self.spilled.is_empty()
             && let Some(spilled) = self.spilled.remove(&id.index)
         {
             taken.add(&spilled);
         }
-        hot.flags &= !DIRTY;
-        cold.totals.add(&taken);
+        warm.totals.add(&taken);
         taken
     }
 
@@ -422,30 +450,36 @@ impl<X: Default> FlowTable<X> {
     /// Says whose flow it is.
     pub fn set_owner(&mut self, id: FlowId, owner: OwnerSlot) {
         if self.holds(id) {
-            self.cold[id.index].owner = owner;
+            self.warm[id.index].owner = owner;
+        }
+    }
+
+    /// Notes what was concluded about a flow.
+    pub fn set_tag(&mut self, id: FlowId, tag: Tag) {
+        if self.holds(id) {
+            self.warm[id.index].tag = tag;
+        }
+    }
+
+    /// Forgets what was concluded about every flow.
+    pub fn clear_tags(&mut self) {
+        for index in 0..self.warm.len() {
+            self.warm[index].tag = Tag::default();
         }
     }
 
     /// The flow of a key whose packets came without an owner.
     pub fn find_key(&self, key: &FlowKey, slot: OwnerSlot) -> Option<FlowId> {
-        let same = |&index: &u32| self.hot[index].key == *key && self.hot[index].slot == slot;
+        let same = |&index: &u32| self.hot[index].slot == slot && self.key_of(index) == *key;
         let index = *self.index.find(hash_key(&self.hasher, key), same)?;
-        Some(FlowId { index, serial: self.cold[index].serial })
+        Some(self.id_of(index))
     }
 
     /// The flows of a key, whatever their owner.
     pub fn find_all(&self, key: &FlowKey) -> Vec<FlowId> {
-        let same = |index: &&u32| self.hot[**index].key == *key;
+        let same = |index: &&u32| self.key_of(**index) == *key;
         let found = self.index.iter_hash(hash_key(&self.hasher, key)).filter(same);
-        found.map(|&index| FlowId { index, serial: self.cold[index].serial }).collect()
-    }
-
-    /// Whether another entry has the key of this one: the same tuple with another owner.
-    pub fn has_sibling(&self, id: FlowId) -> bool {
-        let key = self.hot[id.index].key;
-        self.index
-            .find(hash_key(&self.hasher, &key), |&index| index != id.index && self.hot[index].key == key)
-            .is_some()
+        found.map(|&index| self.id_of(index)).collect()
     }
 
     /// The flows that end or are due to be reported at `now`.
@@ -459,16 +493,15 @@ impl<X: Default> FlowTable<X> {
             .map(|id| Ended { id, reason: FlowEndReason::EndOfFlow })
             .collect();
         while let Some(id) = self.expiry.pop_due(now) {
-            if !self.holds(id) || self.hot[id.index].flags & INDEXED == 0 {
+            if !self.holds(id) || !self.hot[id.index].has(INDEXED) {
                 continue;
             }
-            let hot = &self.hot[id.index];
-            let (wait, reason) = match hot.flags & ENDED {
-                0 => (self.limits.idle_timeout, FlowEndReason::IdleTimeout),
-                _ => (LINGER, FlowEndReason::EndOfFlow),
+            let (wait, reason) = match self.hot[id.index].has(ENDED) {
+                false => (self.limits.idle_timeout, FlowEndReason::IdleTimeout),
+                true => (LINGER, FlowEndReason::EndOfFlow),
             };
-            let due = hot.last.after(wait);
-            if due <= now && hot.flags & DIRTY == 0 {
+            let due = self.last_of(id.index).after(wait);
+            if due <= now && !self.hot[id.index].has(DIRTY) {
                 // It may stand in the queue a second time.
                 self.unlink(id.index);
                 ended.push(Ended { id, reason });
@@ -500,9 +533,7 @@ impl<X: Default> FlowTable<X> {
 
     /// Every flow in the table, in the order of their entries.
     pub fn ids(&self) -> impl Iterator<Item = FlowId> {
-        (0..self.hot.len())
-            .filter(|&index| self.hot[index].flags & INDEXED != 0)
-            .map(|index| FlowId { index, serial: self.cold[index].serial })
+        (0..self.hot.len()).filter(|&index| self.hot[index].has(INDEXED)).map(|index| self.id_of(index))
     }
 
     /// When [`FlowTable::expire`] has something to do.
@@ -516,6 +547,8 @@ impl<X: Default> FlowTable<X> {
             return None;
         }
         self.unlink(id.index);
+        self.hot[id.index].clear();
+        self.warm[id.index].tag = Tag::default();
         let cold = &mut self.cold[id.index];
         cold.serial = cold.serial.wrapping_add(1);
         self.free.push(id.index);
@@ -532,83 +565,89 @@ impl<X: Default> FlowTable<X> {
         self.cold.get(id.index).is_some_and(|cold| cold.serial == id.serial)
     }
 
+    fn id_of(&self, index: u32) -> FlowId {
+        FlowId { index, serial: self.cold[index].serial }
+    }
+
+    fn key_of(&self, index: u32) -> FlowKey {
+        key_of(&self.hot, &self.cold, index)
+    }
+
+    fn last_of(&self, index: u32) -> Timestamp {
+        let known = self.warm[index].last;
+        self.hot[index].last(self.base).map_or(known, |last| last.max(known))
+    }
+
     #[inline]
-    fn find(&self, hash: u64, packet: &Packet<'_>, slot: OwnerSlot) -> Option<u32> {
-        let tuple = &packet.five_tuple;
-        let same = |index: &u32| {
-            let hot = &self.hot[*index];
-            let key = &hot.key;
-            let out = key.local == tuple.source && key.remote == tuple.destination;
-            let back = key.local == tuple.destination && key.remote == tuple.source;
-            let oriented = match packet.direction {
-                None => out || back,
-                Some(FrameDirection::Out) => out,
-                Some(FrameDirection::In) => back,
-            };
-            oriented && key.protocol == tuple.protocol && key.namespace.0 == 0 && hot.slot == slot
-        };
-        self.index.find(hash, same).copied()
+    fn note_last(&mut self, index: u32, at: Timestamp) {
+        if !self.hot[index].note(at, self.base) {
+            let last = &mut self.warm[index].last;
+            *last = (*last).max(at);
+        }
+    }
+
+    /// The entry that a packet belongs to, and whether it went out.
+    #[inline]
+    fn find(&self, hash: u64, packet: &Packet<'_>, slot: OwnerSlot) -> Option<(u32, bool)> {
+        self.index.iter_hash(hash).find_map(|&index| self.hot[index].way_of(packet, slot).map(|out| (index, out)))
     }
 
     /// Counts a packet; gives its flow and way where its payload is to be read.
     #[inline]
     fn count(
         &mut self,
-        found: Option<u32>,
+        found: Option<(u32, bool)>,
         hash: u64,
         packet: &Packet<'_>,
         slot: OwnerSlot,
         local: &LocalAddresses,
     ) -> Option<(FlowId, FrameDirection)> {
-        let index = match found {
-            Some(index) if !self.reopens(index, packet) => index,
+        let (index, out) = match found {
+            Some((index, out)) if !self.reopens(index, packet) => (index, out),
             found => {
-                if let Some(index) = found {
+                if let Some((index, _)) = found {
                     self.supersede(index);
                 }
-                let Some(index) = self.open(hash, packet, slot, local) else {
+                let Some(opened) = self.open(hash, packet, slot, local) else {
                     self.statistics.refused += 1;
                     self.statistics.refused_bytes += packet.bytes.0;
                     return None;
                 };
-                index
+                opened
             }
         };
+        self.note_last(index, packet.timestamp);
         let hot = &mut self.hot[index];
-        let out = hot.key.local == packet.five_tuple.source;
-        hot.last = hot.last.max(packet.timestamp);
         if !hot.add(out, packet) {
             self.spilled.entry(index).or_default().add(&counters_of(out, packet));
         }
         let hot = &mut self.hot[index];
-        let ended = hot.follow(out, packet.tcp_flags);
-        if hot.flags & DIRTY == 0 || ended {
-            let id = FlowId { index, serial: self.cold[index].serial };
-            self.mark_dirty(id);
-            if ended {
-                self.expiry.schedule(id, packet.timestamp.after(LINGER));
-            }
+        if !hot.has(DIRTY) {
+            hot.flags |= DIRTY;
+            self.dirty.push(index);
         }
-        if self.hot[index].flags & READ == 0 || packet.payload.is_empty() {
+        if hot.follow(out, packet.tcp_flags) {
+            self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
+        }
+        if !self.hot[index].has(READ) || packet.payload.is_empty() {
             return None;
         }
-        let id = FlowId { index, serial: self.cold[index].serial };
-        Some((id, if out { FrameDirection::Out } else { FrameDirection::In }))
+        Some((self.id_of(index), if out { FrameDirection::Out } else { FrameDirection::In }))
     }
 
     /// Whether the packet opens a connection anew on the tuple of one that ended.
     #[inline]
     fn reopens(&self, index: u32, packet: &Packet<'_>) -> bool {
-        self.hot[index].flags & ENDED != 0 && packet.tcp_flags.is_some_and(TcpFlags::opens)
+        self.hot[index].has(ENDED) && packet.tcp_flags.is_some_and(TcpFlags::opens)
     }
 
     fn supersede(&mut self, index: u32) {
-        let id = FlowId { index, serial: self.cold[index].serial };
         self.unlink(index);
-        self.superseded.push(id);
+        self.superseded.push(self.id_of(index));
     }
 
-    fn open(&mut self, hash: u64, packet: &Packet<'_>, slot: OwnerSlot, local: &LocalAddresses) -> Option<u32> {
+    /// A new entry for a packet, and whether the packet went out.
+    fn open(&mut self, hash: u64, packet: &Packet<'_>, slot: OwnerSlot, local: &LocalAddresses) -> Option<(u32, bool)> {
         let (key, way) = local
             .orient(&packet.five_tuple, packet.direction)
             .unwrap_or_else(|| (FlowKey::of(&packet.five_tuple, FrameDirection::Out), FrameDirection::Out));
@@ -617,7 +656,8 @@ impl<X: Default> FlowTable<X> {
         let local_opened = (way == FrameDirection::Out) != answers;
         let direction = direction_of(&key, local_opened, local);
         let (at, interface) = (packet.timestamp, packet.interface);
-        self.insert(hash, Opened { key, slot, direction, local_opened, at, interface })
+        let index = self.insert(hash, Opened { key, slot, direction, local_opened, at, interface })?;
+        Some((index, key.local == packet.five_tuple.source))
     }
 
     fn insert(&mut self, hash: u64, opened: Opened) -> Option<u32> {
@@ -626,28 +666,29 @@ impl<X: Default> FlowTable<X> {
         }
         let Opened { key, slot, direction, local_opened, at, interface } = opened;
         let flags = INDEXED | READ | if local_opened { LOCAL_OPENED } else { 0 };
-        let hot = Hot { key, slot, last: at, flags, ..Hot::default() };
+        let hot = Hot::new(&key, slot, flags);
+        let warm = Warm { last: at, owner: slot, ..Warm::default() };
         let interface = u16::try_from(interface).unwrap_or(u16::MAX);
-        let reported = second_of(at);
-        let cold = Cold { first: at, reported, owner: slot, interface, direction, ..Cold::default() };
+        let (namespace, reported) = (key.namespace, second_of(at));
+        let cold = Cold { first: at, namespace, reported, interface, direction, ..Cold::default() };
         let index = match self.free.pop() {
             Some(index) => {
                 let serial = self.cold[index].serial;
-                self.hot[index] = hot;
+                (self.hot[index], self.warm[index]) = (hot, warm);
                 self.cold[index] = Cold { serial, ..cold };
                 index
             }
             None => {
                 self.cold.push(cold);
+                self.warm.push(warm);
                 self.hot.push(hot)
             }
         };
-        let Self { index: table, hot, hasher, .. } = self;
-        table.insert_unique(hash, index, |&other| hash_key(hasher, &hot[other].key));
-        let id = FlowId { index, serial: self.cold[index].serial };
+        let Self { index: table, hot, cold, hasher, .. } = self;
+        table.insert_unique(hash, index, |&other| hash_key(hasher, &key_of(hot, cold, other)));
+        let id = self.id_of(index);
         self.expiry.schedule(id, at.after(self.limits.idle_timeout));
         self.opened.push(id);
-        self.version += 1;
         self.statistics.live += 1;
         self.statistics.total += 1;
         Some(index)
@@ -658,11 +699,11 @@ impl<X: Default> FlowTable<X> {
     fn evict(&mut self) -> bool {
         for _ in 0..EVICTION_TRIES {
             let Some(id) = self.expiry.pop_first() else { return false };
-            if !self.holds(id) || self.hot[id.index].flags & INDEXED == 0 {
+            if !self.holds(id) || !self.hot[id.index].has(INDEXED) {
                 continue;
             }
-            if self.hot[id.index].flags & DIRTY != 0 {
-                let due = self.hot[id.index].last.after(self.limits.idle_timeout);
+            if self.hot[id.index].has(DIRTY) {
+                let due = self.last_of(id.index).after(self.limits.idle_timeout);
                 self.expiry.schedule(id, due);
                 continue;
             }
@@ -677,149 +718,49 @@ impl<X: Default> FlowTable<X> {
     }
 
     fn unlink(&mut self, index: u32) {
-        if self.hot[index].flags & INDEXED == 0 {
+        if !self.hot[index].has(INDEXED) {
             return;
         }
         self.hot[index].flags &= !INDEXED;
-        let key = self.hot[index].key;
+        let key = self.key_of(index);
         if let Ok(entry) = self.index.find_entry(hash_key(&self.hasher, &key), |&other| other == index) {
             entry.remove();
         }
-        self.version += 1;
     }
 
-    fn mark_dirty(&mut self, id: FlowId) {
-        let hot = &mut self.hot[id.index];
-        if hot.flags & DIRTY == 0 {
+    fn mark_dirty(&mut self, index: u32) {
+        let hot = &mut self.hot[index];
+        if !hot.has(DIRTY) {
             hot.flags |= DIRTY;
-            self.dirty.push(id);
+            self.dirty.push(index);
         }
     }
 
     fn copy_out(&self, index: u32) -> Flow {
-        let hot = &self.hot[index];
-        let cold = &self.cold[index];
+        let (hot, warm, cold) = (&self.hot[index], &self.warm[index], &self.cold[index]);
         Flow {
-            key: hot.key,
+            key: hot.key(cold.namespace),
             direction: cold.direction,
             state: hot.state(),
-            totals: cold.totals,
+            totals: warm.totals,
             first: cold.first,
-            last: hot.last,
-            owner: cold.owner,
+            last: self.last_of(index),
+            owner: warm.owner,
             interface: cold.interface.into(),
         }
     }
 }
 
-impl Hot {
-    /// Adds a packet; `false`, and nothing added, where a sum would outgrow 32 bits.
-    #[inline]
-    fn add(&mut self, out: bool, packet: &Packet<'_>) -> bool {
-        let (bytes, payload, packets) = if out {
-            (&mut self.bytes_out, &mut self.payload_out, &mut self.packets_out)
-        } else {
-            (&mut self.bytes_in, &mut self.payload_in, &mut self.packets_in)
-        };
-        let more_bytes = u64::from(*bytes).saturating_add(packet.bytes.0);
-        let more_payload = u64::from(*payload).saturating_add(packet.payload_bytes.0);
-        let (Ok(more_bytes), Ok(more_payload), Some(more_packets)) =
-            (u32::try_from(more_bytes), u32::try_from(more_payload), packets.checked_add(1))
-        else {
-            return false;
-        };
-        (*bytes, *payload, *packets) = (more_bytes, more_payload, more_packets);
-        true
-    }
+/// The key of an entry; most have none of the cold part in it.
+fn key_of<X>(hot: &Slab<Hot>, cold: &Slab<Cold<X>>, index: u32) -> FlowKey {
+    let hot = &hot[index];
+    hot.key(if hot.has(NAMESPACED) { cold[index].namespace } else { Namespace::default() })
+}
 
-    /// Adds counts; `false`, and nothing added, where a sum would outgrow 32 bits.
-    fn add_counters(&mut self, more: &Counters) -> bool {
-        let mut sum = self.counters();
-        sum.add(more);
-        let small = |value: u64| u32::try_from(value).ok();
-        let (Some(bytes_out), Some(bytes_in), Some(payload_out), Some(payload_in), Some(out), Some(into)) = (
-            small(sum.bytes_out.0),
-            small(sum.bytes_in.0),
-            small(sum.payload_out.0),
-            small(sum.payload_in.0),
-            small(sum.packets_out.0),
-            small(sum.packets_in.0),
-        ) else {
-            return false;
-        };
-        (self.bytes_out, self.bytes_in) = (bytes_out, bytes_in);
-        (self.payload_out, self.payload_in) = (payload_out, payload_in);
-        (self.packets_out, self.packets_in) = (out, into);
-        true
-    }
-
-    /// Notes what the packet says of the connection; whether it has just ended.
-    #[inline]
-    fn follow(&mut self, out: bool, tcp_flags: Option<TcpFlags>) -> bool {
-        let from_responder = out != (self.flags & LOCAL_OPENED != 0);
-        let Some(tcp) = tcp_flags else {
-            if from_responder {
-                self.flags |= ANSWERED;
-            }
-            return false;
-        };
-        let was_ended = self.flags & ENDED != 0;
-        if tcp.0 & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) != 0 {
-            self.follow_signal(out, from_responder, tcp);
-        } else if from_responder {
-            self.flags |= ANSWERED;
-        }
-        !was_ended && self.flags & ENDED != 0
-    }
-
-    fn follow_signal(&mut self, out: bool, from_responder: bool, tcp: TcpFlags) {
-        if tcp.has(TcpFlags::RST) {
-            if from_responder && self.flags & (ANSWERED | SYN_SEEN) == SYN_SEEN {
-                self.flags |= FAILED;
-            }
-            self.flags |= ENDED;
-            return;
-        }
-        if from_responder {
-            self.flags |= ANSWERED;
-        }
-        if tcp.opens() {
-            self.flags |= SYN_SEEN;
-        }
-        if tcp.has(TcpFlags::FIN) {
-            self.flags |= if out { FIN_OUT } else { FIN_IN };
-            if self.flags & (FIN_OUT | FIN_IN) == FIN_OUT | FIN_IN {
-                self.flags |= ENDED;
-            }
-        }
-    }
-
-    fn take(&mut self) -> Counters {
-        let taken = self.counters();
-        (self.bytes_out, self.bytes_in, self.payload_out, self.payload_in) = (0, 0, 0, 0);
-        (self.packets_out, self.packets_in) = (0, 0);
-        taken
-    }
-
-    fn counters(&self) -> Counters {
-        Counters {
-            bytes_out: Bytes(self.bytes_out.into()),
-            bytes_in: Bytes(self.bytes_in.into()),
-            payload_out: Bytes(self.payload_out.into()),
-            payload_in: Bytes(self.payload_in.into()),
-            packets_out: Packets(self.packets_out.into()),
-            packets_in: Packets(self.packets_in.into()),
-        }
-    }
-
-    fn state(&self) -> FlowState {
-        match self.flags {
-            flags if flags & FAILED != 0 => FlowState::Failed,
-            flags if flags & ENDED != 0 => FlowState::Closed,
-            flags if flags & ANSWERED != 0 => FlowState::Established,
-            _ => FlowState::New,
-        }
-    }
+/// What one entry spilled; most of the time nothing did.
+#[inline]
+fn some_of(spilled: &HashMap<u32, Counters>, index: u32) -> Option<&Counters> {
+    if spilled.is_empty() { None } else { spilled.get(&index) }
 }
 
 fn direction_of(key: &FlowKey, local_opened: bool, local: &LocalAddresses) -> Direction {

@@ -282,6 +282,11 @@ impl Plan {
     pub fn is_near(&self, reading: &Reading<'_>) -> bool {
         self.trigger.iter().all(|check| check.is_near(self.tick, reading))
     }
+
+    /// How many bytes and packets of known flows can be added before [`Plan::is_near`] may hold.
+    pub fn headroom(&self, reading: &Reading<'_>) -> u64 {
+        self.trigger.iter().map(|check| check.headroom(self.tick, reading)).max().unwrap_or(0)
+    }
 }
 
 impl Check {
@@ -411,6 +416,32 @@ impl Check {
             Self::Spike { .. } => true,
             Self::Any(checks) => checks.iter().any(|check| check.is_near(tick, reading)),
             Self::All(checks) => checks.iter().all(|check| check.is_near(tick, reading)),
+        }
+    }
+
+    fn headroom(&self, tick: Duration, reading: &Reading<'_>) -> u64 {
+        match self {
+            Self::Threshold { gauge, comparison, .. } => match comparison {
+                Comparison::Greater(limit) | Comparison::GreaterOrEqual(limit) => {
+                    let value = gauge.value(tick, reading, Count::Possible).map_or(0.0, Quantity::as_f64);
+                    // A rate was rounded down.
+                    let left = (limit.as_f64() / NEAR - value - 1.0).max(0.0);
+                    match gauge {
+                        Gauge::Sum { .. } | Gauge::Peak { .. } => left as u64,
+                        Gauge::Rate { window, .. } => {
+                            let length = u32::try_from(reading.layout.span(*window).length).unwrap_or(u32::MAX);
+                            (left * tick.saturating_mul(length).as_secs_f64()) as u64
+                        }
+                        // What passes on known flows opens none.
+                        Gauge::Starts { .. } if left > 0.0 => u64::MAX,
+                        _ => 0,
+                    }
+                }
+                _ => 0,
+            },
+            Self::Spike { .. } => 0,
+            Self::Any(checks) => checks.iter().map(|check| check.headroom(tick, reading)).min().unwrap_or(0),
+            Self::All(checks) => checks.iter().map(|check| check.headroom(tick, reading)).max().unwrap_or(0),
         }
     }
 }

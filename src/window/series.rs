@@ -37,7 +37,7 @@ pub struct Series<K, X> {
 }
 
 /// One generation of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId {
     slot: u32,
     serial: u32,
