@@ -33,7 +33,7 @@ use crate::time::Timestamp;
 use crate::units::{Bytes, Packets};
 use owners::Owners;
 use programs::Programs;
-use record::{Count, Event, Execution, Key, SocketInfo, Value};
+use record::{Count, Event, Execution, Key, Nowhere, SocketInfo, Value};
 
 pub use programs::EbpfError;
 pub use thread::Reader;
@@ -66,7 +66,7 @@ pub struct Source {
     payloads: Vec<FirstPayload>,
     exits: Vec<ProcessKey>,
     /// Overflow holds totals: these are the ones already reported.
-    overflow: HashMap<Execution, Count>,
+    overflow: HashMap<Nowhere, Count>,
     overflowed: u64,
     boot: Timestamp,
     own: ProcessKey,
@@ -141,7 +141,7 @@ impl Source {
     /// hundred thousand sockets make reading dear, so that it stays below one
     /// hundredth of a processor.
     pub fn interval(&self) -> Duration {
-        self.tick.max(self.last_drain * 100)
+        self.tick.max(self.last_drain * READINGS_APART)
     }
 
     /// Waits for `timeout`, or less when many events are there; takes the
@@ -285,17 +285,17 @@ impl Source {
             return;
         }
         self.overflowed = overflowed;
-        let mut previous: Option<Execution> = None;
-        while let Some(owner) = sys::next_key(self.programs.overflow.as_fd(), previous.as_ref()) {
+        let mut previous: Option<Nowhere> = None;
+        while let Some(nowhere) = sys::next_key(self.programs.overflow.as_fd(), previous.as_ref()) {
             let mut total = Count::default();
-            if sys::lookup(self.programs.overflow.as_fd(), &owner, &mut total).is_ok() {
-                let before = self.overflow.insert(owner, total).unwrap_or_default();
-                let value = Value::of(total.since(&before));
+            if sys::lookup(self.programs.overflow.as_fd(), &nowhere, &mut total).is_ok() {
+                let before = self.overflow.insert(nowhere, total).unwrap_or_default();
+                let value = Value::nowhere(nowhere, total.since(&before));
                 if value.count != Count::default() {
-                    counted.push((Key::of_owner(owner), value));
+                    counted.push((Key::nowhere(nowhere), value));
                 }
             }
-            previous = Some(owner);
+            previous = Some(nowhere);
         }
     }
 
@@ -412,6 +412,10 @@ const TCP_SYN_RECV: u8 = 3;
 
 /// As much as one read of the iterator may return.
 const ITERATOR_BUFFER: usize = 128 * 1024;
+
+/// How many times what a reading takes passes until the next: the rest of the
+/// hundredth of a processor is for the waiting.
+const READINGS_APART: u32 = 125;
 
 /// Final counters held between two readings; after that they stay in the kernel.
 const MAX_CLOSED: usize = 262_144;

@@ -20,8 +20,32 @@ static __always_inline struct flow_value *find_flow(u32 epoch, struct flow_key *
 	return epoch & 1 ? bpf_map_lookup_elem(&flows_b, key) : bpf_map_lookup_elem(&flows_a, key);
 }
 
-/* Adds to the half that is being filled. No byte is lost when it is full: the
- * process keeps them, without their destination. */
+/* Whether an execution may have one more flow in the map that is being filled. */
+static __noinline int may_add_flow(u32 half, struct execution *owner)
+{
+	struct share first = { .epoch = half, .flows = 1 };
+	struct share *share;
+	if (!owner)
+		return 0;
+	share = bpf_map_lookup_elem(&shares, owner);
+	if (!share) {
+		bpf_map_update_elem(&shares, owner, &first, BPF_ANY);
+		return 1;
+	}
+	if (share->epoch != half) {
+		share->epoch = half;
+		share->flows = 1;
+		return 1;
+	}
+	if (share->flows >= FLOWS_OF_ONE)
+		return 0;
+	ADD(share->flows, 1);
+	return 1;
+}
+
+/* Adds to the half that is being filled. No byte is lost when it is full, or
+ * when this process has its share of it: the process keeps them, without their
+ * destination. */
 static __noinline int add_to_flow(struct flow_key *key, struct flow_value *value)
 {
 	u32 which = EPOCH;
@@ -30,7 +54,7 @@ static __noinline int add_to_flow(struct flow_key *key, struct flow_value *value
 		return 0;
 	u32 half = *(volatile u64 *)epoch;
 	struct flow_value *flow = find_flow(half, key);
-	if (!flow) {
+	if (!flow && may_add_flow(half, &key->owner)) {
 		long failed = half & 1 ? bpf_map_update_elem(&flows_b, key, value, BPF_NOEXIST)
 				       : bpf_map_update_elem(&flows_a, key, value, BPF_NOEXIST);
 		if (!failed)
@@ -39,12 +63,14 @@ static __noinline int add_to_flow(struct flow_key *key, struct flow_value *value
 	}
 	struct counters *to = flow ? &flow->count : NULL;
 	if (!to) {
+		struct nowhere nowhere = { .owner = key->owner, .netns = value->netns, .protocol = key->protocol,
+					   .family = key->family };
 		count(FLOWS_FULL, 1);
-		to = bpf_map_lookup_elem(&overflow, &key->owner);
+		to = bpf_map_lookup_elem(&overflow, &nowhere);
 		if (!to) {
 			struct counters zero = {};
-			bpf_map_update_elem(&overflow, &key->owner, &zero, BPF_NOEXIST);
-			to = bpf_map_lookup_elem(&overflow, &key->owner);
+			bpf_map_update_elem(&overflow, &nowhere, &zero, BPF_NOEXIST);
+			to = bpf_map_lookup_elem(&overflow, &nowhere);
 		}
 		if (!to) {
 			count(LOST_BYTES, value->count.bytes_out + value->count.bytes_in);
@@ -77,16 +103,24 @@ static __always_inline void key_of(struct flow_key *key, struct socket_info *inf
 	key->zero[0] = key->zero[1] = 0;
 }
 
+static __always_inline int has_counted(struct socket_info *info)
+{
+	return (info->plain_out | info->plain_in | info->unusual_out | info->unusual_in) != 0;
+}
+
 /* Takes what a socket has counted: each byte leaves its entry once. */
 static __always_inline void take(struct flow_value *value, struct socket_info *info)
 {
-	u64 out = TAKE(info->headers_out), in = TAKE(info->headers_in);
-	value->count.payload_out = TAKE(info->payload_out);
-	value->count.payload_in = TAKE(info->payload_in);
-	value->count.packets_out = out >> HEADER_BITS;
-	value->count.packets_in = in >> HEADER_BITS;
-	value->count.bytes_out = (out & HEADER_MASK) + value->count.payload_out;
-	value->count.bytes_in = (in & HEADER_MASK) + value->count.payload_in;
+	u64 out = TAKE(info->plain_out), in = TAKE(info->plain_in);
+	u64 unusual_out = TAKE(info->unusual_out), unusual_in = TAKE(info->unusual_in);
+	value->count.payload_out = out & BYTE_MASK;
+	value->count.payload_in = in & BYTE_MASK;
+	out >>= PACKET_BITS;
+	in >>= PACKET_BITS;
+	value->count.packets_out = out + (unusual_out >> PACKET_BITS);
+	value->count.packets_in = in + (unusual_in >> PACKET_BITS);
+	value->count.bytes_out = out * info->header + (unusual_out & BYTE_MASK) + value->count.payload_out;
+	value->count.bytes_in = in * info->header + (unusual_in & BYTE_MASK) + value->count.payload_in;
 	__builtin_memcpy(value->local, info->local, 16);
 	value->netns = info->netns;
 	value->opened = info->opened;
@@ -99,7 +133,7 @@ static __noinline int move_to_flow(struct socket_info *info)
 {
 	struct flow_key key;
 	struct flow_value value;
-	if (!info || !(info->headers_out | info->headers_in))
+	if (!info || !has_counted(info))
 		return 0;
 	key_of(&key, info);
 	take(&value, info);
@@ -360,16 +394,18 @@ __noinline int remember_tuple(struct __sk_buff *skb, int outgoing)
 	else if (info->cookie && info->cookie != cookie)
 		info->opened = OPENED_THERE; /* the entry is a clone of a listener's */
 	info->cookie = cookie;
-	info->local_port = sk->src_port;
 	info->protocol = h.protocol;
 	info->family = h.family;
 	__builtin_memcpy(info->local, h.local, 16);
 	if (!sk->dst_port) {
+		/* The kernel keeps a raw socket's protocol where others have their port. */
+		info->local_port = h.local_port;
 		__builtin_memcpy(info->remote, h.remote, 16);
 		info->remote_port_be = swap16(h.remote_port);
 		info->flags = HAS_TUPLE | UNCONNECTED;
 		return 1;
 	}
+	info->local_port = sk->src_port;
 	info->remote_port_be = sk->dst_port;
 	if (h.family == 4) {
 		info->remote[0] = sk->dst_ip4;
@@ -390,6 +426,24 @@ __noinline u32 headers_length(struct __sk_buff *skb)
 	return parse(skb, &h, 1) ? 0 : h.length;
 }
 
+/* A packet whose headers are not as long as those of most. What most have is
+ * said by the first that can: the handshake of TCP has options of its own. */
+static __noinline int add_unusual(struct socket_info *info, u64 headers, u64 payload, int outgoing, u32 usual)
+{
+	if (!info)
+		return 0;
+	if (!info->header && usual)
+		SET_ONCE(info->header, usual);
+	if (outgoing) {
+		ADD(info->unusual_out, headers);
+		ADD(info->plain_out, payload);
+	} else {
+		ADD(info->unusual_in, headers);
+		ADD(info->plain_in, payload);
+	}
+	return 0;
+}
+
 static __always_inline void account(struct __sk_buff *skb, int outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -404,9 +458,9 @@ static __always_inline void account(struct __sk_buff *skb, int outgoing)
 	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (find_peer(skb, &peer, outgoing)) {
 		peer.headers = headers_length(skb);
-		peer.address = peer.port = NULL;
-	} else if (!port && info && peer.port && (info->flags & UNCONNECTED) &&
-		   info->remote_port_be == *(u16 *)peer.port) {
+		peer.whole = 0;
+	} else if (!port && info && peer.whole && (info->flags & UNCONNECTED) && info->remote_port_be == peer.port &&
+		   info->protocol == peer.protocol) {
 		u32 *a = (u32 *)peer.address;
 		if (!peer.v6)
 			ours = info->family == 4 && info->remote[0] == a[0];
@@ -431,8 +485,7 @@ static __always_inline void account(struct __sk_buff *skb, int outgoing)
 		}
 	}
 	/* The entry of an unconnected socket serves one peer at a time. */
-	if (info && !port && !ours && peer.port &&
-	    !(info->headers_out | info->headers_in | info->payload_out | info->payload_in))
+	if (info && !port && !ours && peer.whole && !has_counted(info))
 		ours = remember_tuple(skb, outgoing);
 	if (info && (port || ours)) {
 		if (port) {
@@ -445,15 +498,16 @@ static __always_inline void account(struct __sk_buff *skb, int outgoing)
 		}
 		if (!ours)
 			remember_tuple(skb, outgoing);
-		u64 headers = ((u64)segments << HEADER_BITS) + (length - payload);
-		if (outgoing) {
-			ADD(info->headers_out, headers);
-			if (payload)
-				ADD(info->payload_out, payload);
+		if (info->header == peer.headers && length >= peer.headers) {
+			u64 one = ((u64)segments << PACKET_BITS) + payload;
+			u64 before = outgoing ? ADD(info->plain_out, one) : ADD(info->plain_in, one);
+			/* Half of what the word can hold, for nobody reads it. */
+			if (before >> 63)
+				move_to_flow(info);
 		} else {
-			ADD(info->headers_in, headers);
-			if (payload)
-				ADD(info->payload_in, payload);
+			u32 usual = info->protocol != IPPROTO_TCP || sk->state == TCP_ESTABLISHED ? peer.headers : 0;
+			u64 headers = ((u64)segments << PACKET_BITS) + (length - payload);
+			add_unusual(info, headers, payload, outgoing, usual);
 		}
 		if (report_names && payload) {
 			if (info->remote_port_be == PORT_DNS_BE)
@@ -530,7 +584,7 @@ SEC("iter/bpf_sk_storage_map") int drain(struct bpf_iter__bpf_sk_storage_map *co
 	struct socket_info *seen = context->value, *info;
 	struct flow_record record;
 	/* An idle socket costs this look at its entry. */
-	if (!sk || !seen || !(seen->headers_out | seen->headers_in))
+	if (!sk || !seen || !has_counted(seen))
 		return 0;
 	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!info)

@@ -12,12 +12,15 @@ struct socket_info {
 	u32 local[4];
 	u16 remote_port_be, local_port;
 	u8 protocol, family, flags, opened;
-	/* Two words a direction, so that a packet costs two additions: payload
-	 * bytes; packets (the upper 24 bits) with header bytes (the lower 40). */
-	u64 headers_out, headers_in, payload_out, payload_in;
+	/* Most packets of a socket have headers of one length. Such a packet
+	 * costs one addition: packets are the upper 24 bits of a word, and
+	 * bytes of payload the lower 40. The rest adds its packets and bytes of
+	 * headers to a second word, and its payload to the first. */
+	u32 header; /* set once, see add_unusual; 0: not yet known */
+	u64 plain_out, plain_in, unusual_out, unusual_in;
 };
-#define HEADER_BITS 40
-#define HEADER_MASK ((1ull << HEADER_BITS) - 1)
+#define PACKET_BITS 40
+#define BYTE_MASK ((1ull << PACKET_BITS) - 1)
 
 /* socket_info.flags */
 #define HAS_TUPLE 1    /* both ends are known */
@@ -54,13 +57,26 @@ struct {
 	__type(value, struct flow_value);
 } flows_b SEC(".maps");
 
+/* What each execution has in the map that is being filled: whoever sends to
+ * ever new destinations loses its own, and nobody else's. */
+#define FLOWS_OF_ONE (FLOWS / 2)
+struct share {
+	u64 epoch, flows;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct execution);
+	__type(value, struct share);
+} shares SEC(".maps");
+
 /* Bytes of processes for which the flow map had no room: the process is kept,
  * the destination is given up. Never emptied, so it holds totals. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct execution);
+	__type(key, struct nowhere);
 	__type(value, struct counters);
 } overflow SEC(".maps");
 
@@ -93,7 +109,7 @@ struct {
 	__type(value, struct arguments);
 } no_arguments SEC(".maps");
 
-#define RING_SIZE (8u << 20)
+#define RING_SIZE (4u << 20)
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, RING_SIZE);
@@ -107,6 +123,7 @@ struct {
 } statistics SEC(".maps");
 
 #define ADD(to, value) __sync_fetch_and_add(&(to), (value))
+#define SET_ONCE(to, value) __sync_val_compare_and_swap(&(to), 0, (value))
 #define TAKE(from) __sync_lock_test_and_set(&(from), 0)
 
 static __always_inline void count(u32 which, u64 by)

@@ -36,6 +36,7 @@ typedef long long s64;
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
+#define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_LISTEN 10
 #define PF_KTHREAD 0x00200000

@@ -71,14 +71,20 @@ static __always_inline int parse(struct __sk_buff *skb, struct headers *h, int o
 /* The short way: the length of the headers and where the peer's address and
  * port are, read in place. */
 struct peer {
-	u32 headers, v6;
-	u8 *address, *port;
+	u32 headers;
+	u16 port;    /* in network byte order; 0 where the protocol has none */
+	u8 protocol;
+	u8 v6;
+	u8 whole;    /* the port is known: address, port and protocol say who the peer is */
+	u8 *address;
 };
 
 static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, int outgoing)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end, *p;
 	u32 at, protocol;
+	peer->whole = 0;
+	peer->port = 0;
 	if (skb->protocol == ETH_P_IP_BE) {
 		if (data + 20 > end)
 			return -1;
@@ -93,10 +99,11 @@ static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, i
 		protocol = data[6];
 		peer->v6 = 1;
 		peer->address = data + (outgoing ? 24 : 8);
-		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		/* Others may be headers that go before the transport's. */
+		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMPV6)
 			return -1;
 	}
-	peer->port = NULL;
+	peer->protocol = protocol;
 	p = data + at;
 	if (protocol == IPPROTO_TCP) {
 		if (p + 14 > end)
@@ -106,11 +113,15 @@ static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, i
 		if (p + 4 > end)
 			return -1;
 		peer->headers = at + 8;
-		peer->port = p + (outgoing ? 2 : 0);
+		peer->port = *(u16 *)(p + (outgoing ? 2 : 0));
+		peer->whole = 1;
 	} else if (protocol == IPPROTO_SCTP) {
 		peer->headers = at + 12;
+	} else if (protocol == IPPROTO_UDPLITE) {
+		peer->headers = at + 8;
 	} else {
-		peer->headers = at + (protocol == IPPROTO_ICMP || protocol == IPPROTO_UDPLITE ? 8 : 0);
+		peer->headers = at + (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? 8 : 0);
+		peer->whole = 1;
 	}
 	return 0;
 }

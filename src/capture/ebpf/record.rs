@@ -29,6 +29,17 @@ pub struct Key {
     zero: [u8; 2],
 }
 
+/// Traffic whose destination was given up.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Nowhere {
+    pub owner: Execution,
+    pub netns: u32,
+    protocol: u8,
+    family: u8,
+    zero: [u8; 2],
+}
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
@@ -182,7 +193,7 @@ macro_rules! plain {
         unsafe impl Plain for $name {}
     )*};
 }
-plain!(Execution Key Count Value Flow Close PayloadHead ProcessHead AncestorHead Exit Seed SocketInfo);
+plain!(Execution Nowhere Key Count Value Flow Close PayloadHead ProcessHead AncestorHead Exit Seed SocketInfo);
 
 /// The value at the start of `bytes`, if there are enough of them.
 pub fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
@@ -223,16 +234,17 @@ impl Key {
         Endpoint::new(address(self.family, &value.local), self.local_port)
     }
 
-    /// A key that names the owner and nothing else.
-    pub fn of_owner(owner: Execution) -> Self {
-        Self { owner, family: 4, ..Self::default() }
+    /// A key without destination.
+    pub fn nowhere(nowhere: Nowhere) -> Self {
+        let Nowhere { owner, protocol, family, .. } = nowhere;
+        Self { owner, protocol, family, ..Self::default() }
     }
 }
 
 impl Value {
     /// Counts without an address.
-    pub fn of(count: Count) -> Self {
-        Self { count, ..Self::default() }
+    pub fn nowhere(nowhere: Nowhere, count: Count) -> Self {
+        Self { count, netns: nowhere.netns, ..Self::default() }
     }
 }
 
@@ -310,6 +322,7 @@ fn address(family: u8, bytes: &[u8; 16]) -> Address {
     match (family, bytes) {
         (4, [a, b, c, d, ..]) => Address::from_v4([*a, *b, *c, *d]),
         (6, all) => Address::from_v6(*all),
+        // Frames of packet sockets have none.
         _ => Address::from_v4([0; 4]),
     }
 }
@@ -346,6 +359,8 @@ mod tests {
     fn layouts_are_those_of_the_programs() {
         assert_eq!(size_of::<Execution>(), 16);
         assert_eq!(size_of::<Key>(), 48);
+        assert_eq!(size_of::<Nowhere>(), 24);
+        assert_eq!(size_of::<SocketInfo>(), 104);
         assert_eq!(size_of::<Value>(), 72);
         assert_eq!(size_of::<Flow>(), 16 + 48 + 72);
         assert_eq!(size_of::<Close>(), size_of::<Flow>() + 32);

@@ -18,6 +18,13 @@ struct flow_key {
 	u8 protocol, family, zero[2];
 };
 
+/* Traffic whose destination was given up. */
+struct nowhere {
+	struct execution owner;
+	u32 netns;
+	u8 protocol, family, zero[2];
+};
+
 struct counters {
 	u64 bytes_out, bytes_in; /* IP header and payload on the wire, after segmentation */
 	u64 packets_out, packets_in;
