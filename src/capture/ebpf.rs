@@ -90,6 +90,7 @@ impl Source {
     /// `now` is the wall clock, which dates what the kernel dates from boot.
     pub fn open(settings: &Settings, now: Timestamp) -> Result<Self, EbpfError> {
         let programs = Programs::load(settings)?;
+        sys::give_memory_back();
         let boot = now.before(since_boot());
         let mut owners = Owners::new(boot);
         for seed in &programs.seeds {
