@@ -709,7 +709,16 @@ static void hold(void)
 	if (setrlimit(RLIMIT_NOFILE, &most))
 		fail("setrlimit");
 	for (int i = 0; i < o.count; i++) {
-		int s = connected(SOCK_DGRAM, 0);
+		int s = open_socket(SOCK_DGRAM, 0);
+		/* An address has 28,000 ports to give: each process takes one of its own. */
+		if (family == AF_INET && ((struct sockaddr_in *)&peer)->sin_addr.s_addr == htonl(INADDR_LOOPBACK)) {
+			struct sockaddr_in own = {.sin_family = AF_INET};
+			own.sin_addr.s_addr = htonl(0x7f800000 | (getpid() & 0x3fffff));
+			if (bind(s, (void *)&own, sizeof own))
+				fail("bind");
+		}
+		if (connect(s, (void *)&peer, peer_length))
+			fail("connect");
 		if (send(s, buffer, 10, 0) != 10 && errno != ECONNREFUSED)
 			fail("send");
 	}
