@@ -37,7 +37,7 @@ demo: build ## Two namespaces, an upload with curl, and its alert within seconds
 	@examples/demo.sh $(EGRET)
 
 accuracy: build ## The grid of 24 scenarios and the kernel source's own, in full (root, 15 minutes)
-	@tests/setup test
+	@tests/setup accuracy
 	EGRET_ACCURACY=1 EGRET_SHORT_PROCESSES=20000 cargo test --release --test egret live_kernel -- --nocapture
 	cargo test --release --test egret accuracy -- --ignored --nocapture
 

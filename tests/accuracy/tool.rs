@@ -1,4 +1,4 @@
-//! The tools that are measured: Egret with either source, and NetHogs.
+//! The tools that are measured: Egret with either source, NetHogs and bandwhich.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -134,10 +134,13 @@ pub struct Bandwhich {
 impl Bandwhich {
     /// Starts it in the client's namespace, and waits until it watches.
     pub fn start(client: &Namespace, directory: &Path) -> Result<Self, String> {
-        if Command::new("bandwhich").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        // `tests/setup accuracy` builds it beside the tests, since Debian has no package of it.
+        let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../peers/bandwhich/bin/bandwhich");
+        let program = if built.exists() { built.to_string_lossy().into_owned() } else { "bandwhich".to_owned() };
+        if Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             return Err("not installed".into());
         }
-        let mut command = client.command("bandwhich");
+        let mut command = client.command(&program);
         command.args(["--raw", "--processes", "--no-resolve", "--total-utilization"]);
         let mut process = Running::start("bandwhich", command, directory);
         let pid = process.pid();
@@ -159,27 +162,51 @@ impl Tool for Bandwhich {
 
     fn finish(self: Box<Self>) -> Findings {
         let mut this = *self;
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        // Its totals are sums of means over the last five seconds: they are whole five quiet seconds later.
+        wait_for_refreshes(&this.process, 8);
         this.process.signal(Signal::INT);
         this.process.wait_within(wait::PATIENCE);
-        // process: <TIME> "NAME" up/down Bps: SENT/RECEIVED connections: N
         let mut findings = Findings::default();
-        for line in this.process.output().lines() {
-            let Some((_, rest)) = line.strip_prefix("process: ").and_then(|rest| rest.split_once('"')) else {
-                continue;
-            };
-            let Some((name, rest)) = rest.split_once('"') else { continue };
-            let Some((_, numbers)) = rest.split_once("Bps: ") else { continue };
-            let Some((sent, received)) = numbers.split_whitespace().next().and_then(|both| both.split_once('/')) else {
-                continue;
-            };
-            let number = |text: &str| text.parse::<f64>().map_or(0, |value| value as u64);
+        for (name, usage) in totals_of_bandwhich(&this.process.output()) {
             let seen = findings.by_executable.entry(this.directory.join(name)).or_default();
-            seen.wire.out = seen.wire.out.max(number(sent));
-            seen.wire.into = seen.wire.into.max(number(received));
+            seen.wire = usage;
         }
         findings
     }
+}
+
+/// What `bandwhich --raw --processes --total-utilization` said of each program:
+/// `process: <TIME> "NAME" up/down Bps: SENT/RECEIVED connections: N`, where the
+/// numbers are totals whatever they are called, and only grow.
+fn totals_of_bandwhich(output: &str) -> BTreeMap<String, Usage> {
+    let mut totals: BTreeMap<String, Usage> = BTreeMap::new();
+    let number = |text: &str| text.parse::<u64>().unwrap_or_default();
+    for line in output.lines() {
+        let of_line = || {
+            let (_, rest) = line.strip_prefix("process: ")?.split_once('"')?;
+            let (name, rest) = rest.split_once('"')?;
+            let (_, numbers) = rest.split_once("Bps: ")?;
+            Some((name, numbers.split_whitespace().next()?.split_once('/')?))
+        };
+        if let Some((name, (sent, received))) = of_line() {
+            let usage = totals.entry(name.to_owned()).or_default();
+            usage.out = usage.out.max(number(sent));
+            usage.into = usage.into.max(number(received));
+        }
+    }
+    totals
+}
+
+#[test]
+fn what_bandwhich_prints_is_understood() {
+    // Its own words, of 0.23.1, with two senders of 5,000,000 and 500,000 bytes, the second too short for it.
+    let output = "Refreshing:\n<NO TRAFFIC>\n\nRefreshing:\n\
+        process: <1795739401> \"accuracy-s02\" up/down Bps: 2097239/0 connections: 1\n\nRefreshing:\n\
+        process: <1795739402> \"accuracy-s02\" up/down Bps: 2897565/120 connections: 0\n\
+        process: <1795739402> \"<UNKNOWN>\" up/down Bps: 294267/0 connections: 2\n";
+    let totals = totals_of_bandwhich(output);
+    assert_eq!(totals["accuracy-s02"], Usage { out: 2_897_565, into: 120 });
+    assert_eq!(totals.keys().collect::<Vec<_>>(), ["<UNKNOWN>", "accuracy-s02"]);
 }
 
 /// `nethogs` in trace mode: a line of totals for each program at each refresh.
@@ -217,10 +244,8 @@ impl Tool for NetHogs {
 
     fn finish(self: Box<Self>) -> Findings {
         let mut this = *self;
-        // It shows what passed until its last refresh, a second apart: wait for two more.
-        let refreshes = |output: &str| output.matches("Refreshing").count();
-        let now = refreshes(&this.process.output());
-        wait::until("nethogs to refresh", || (refreshes(&this.process.output()) >= now + 2).then_some(()));
+        // It shows what passed until its last refresh.
+        wait_for_refreshes(&this.process, 2);
         this.process.signal(Signal::INT);
         this.process.wait_within(wait::PATIENCE);
         // PROGRAM/PID/UID, sent, received; totals of a process that only grow.
@@ -247,6 +272,13 @@ impl Tool for NetHogs {
         }
         findings
     }
+}
+
+/// Both tools print once a second, and say so.
+fn wait_for_refreshes(process: &Running, more: usize) {
+    let refreshes = || process.output().matches("Refreshing").count();
+    let now = refreshes();
+    wait::until("the tool to refresh", || (refreshes() >= now + more).then_some(()));
 }
 
 /// Whether the process has a packet socket that is bound: until then it has no protocol.
