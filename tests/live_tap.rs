@@ -71,7 +71,50 @@ fn injected_and_forwarded_frames_are_shown_and_rules_match_them() {
     assert_eq!(status["watching"]["fallback"], Value::Null);
     let share = status["watching"]["coverage"].as_f64().unwrap();
     assert!(share < 0.95 && status["watching"]["uncovered_bytes"].as_u64().unwrap() > 1_000_000, "{status}");
+
+    // More of what nobody owns, for as long as it takes to be believed.
+    let mut command = guest.command(traffic::program().to_str().unwrap());
+    command.args(["inject", &to, &format!("mac={mac}"), "bytes=120000000", "rate=2000000"]);
+    let injecting = Running::start("inject", command, directory.path());
+    let problem = wait::until("the problem", || {
+        let is_meant = |told: &Value| told["type"] == "agent.problem" && told["data"]["id"] == "coverage";
+        egret.notifications().into_iter().find(is_meant)
+    });
+    drop(injecting);
+    let share: f64 = problem["data"]["details"]["share"].as_str().unwrap().parse().unwrap();
+    assert!(share < 0.8, "{problem}");
+    assert!(problem["data"]["summary"].as_str().unwrap().contains("have an owner"), "{problem}");
     egret.stop();
+}
+
+#[test]
+fn the_tap_stays_closed_while_sockets_explain_everything() {
+    if namespace::unavailable().is_some() || kernel_source_is_missing() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let network = Network::new();
+    let mut peer = network.server.command(traffic::program().to_str().unwrap());
+    peer.arg("peer");
+    let peer = Running::start("peer", peer, directory.path());
+    wait::until("the peer to listen", || peer.output().contains("listening").then_some(()));
+    let mut egret = flows(&network.client, directory.path(), &["--source", "ebpf"]);
+    if !wait_for_programs(&mut egret) {
+        return;
+    }
+    // A stream that begins at once: its bytes are on the interface before anybody has counted them.
+    let mut command = network.client.command(traffic::program().to_str().unwrap());
+    command.args(["udp", &format!("to={}", Network::SERVER), "bytes=40000000", "rate=5000000"]);
+    let running = Running::start("udp", command, directory.path());
+    let (mut running, mut taps) = (running, 0);
+    while running.status().is_none() {
+        let table = std::fs::read_to_string(format!("/proc/{}/net/packet", egret.pid())).unwrap();
+        taps = taps.max(table.lines().count() - 1);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!(taps, 0, "looking at each packet costs more than counting it");
+    egret.signal(Signal::INT);
+    assert!(egret.wait_within(wait::PATIENCE).success(), "{}", egret.errors());
 }
 
 #[test]

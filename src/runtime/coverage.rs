@@ -5,10 +5,13 @@
 //! interfaces towards other hosts count (those of the default routes, else all
 //! that are not loopback), since what a container sends passes several.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 
 use crate::alert::Problem;
+use crate::attribution::FlowUpdate;
+use crate::flow::{LocalAddresses, Namespace, Scope};
+use crate::packet::Address;
 use crate::rule::Severity;
 
 /// The ratio of owned bytes to the interfaces' counters, over the last minute.
@@ -19,6 +22,8 @@ pub struct Coverage {
     owned_total: u64,
     owned: f64,
     passed: f64,
+    /// What passed in the last seconds: its owners may be still to come.
+    waiting: [u64; HOLD],
     /// Seconds in a row below the least share.
     below: u32,
     told: bool,
@@ -35,6 +40,7 @@ impl Coverage {
             owned_total: 0,
             owned: 0.0,
             passed: 0.0,
+            waiting: [0; HOLD],
             below: 0,
             told: false,
             low: [None; 4],
@@ -52,7 +58,7 @@ impl Coverage {
         (self.passed >= LEAST_BYTES).then(|| (self.owned / self.passed).min(1.0))
     }
 
-    /// Whether the share has been below `limit` for some seconds: counts and owners come later than bytes.
+    /// Whether the share has been below `limit` for some seconds.
     pub fn is_below(&self, limit: f64) -> bool {
         self.low.iter().all(|share| share.is_some_and(|share| share < limit))
     }
@@ -67,9 +73,12 @@ impl Coverage {
         let known = counters.iter().filter_map(|(name, bytes)| Some(bytes.saturating_sub(*self.counters.get(name)?)));
         let passed: u64 = known.sum();
         self.counters = counters;
+        self.waiting.rotate_right(1);
+        let passed = std::mem::replace(&mut self.waiting[0], passed);
         self.passed = self.passed * FADING + passed as f64;
         self.owned = self.owned * FADING + owned_total.saturating_sub(self.owned_total) as f64;
-        self.owned_total = owned_total;
+        // What stays within the host is known before the total that it is taken from: the difference may fall.
+        self.owned_total = self.owned_total.max(owned_total);
         self.low.rotate_right(1);
         self.low[0] = self.share();
         let share = self.share()?;
@@ -100,6 +109,45 @@ impl Coverage {
             resolved: ends,
         })
     }
+}
+
+/// Knows what stays within this host, and passes no interface towards others.
+#[derive(Debug)]
+pub struct Within {
+    own: Namespace,
+    /// Addresses at which sockets of other network namespaces were seen, such as those of containers.
+    neighbours: HashSet<Address>,
+}
+
+impl Within {
+    /// `own` is the namespace whose interfaces are counted.
+    pub fn new(own: Namespace) -> Self {
+        Self { own, neighbours: HashSet::new() }
+    }
+
+    /// Bytes of these counts that went from one socket of this host to another. `local` are its own addresses.
+    pub fn bytes(&mut self, updates: &[FlowUpdate], local: &LocalAddresses) -> u64 {
+        for update in updates {
+            let address = update.key.local.address;
+            if update.key.namespace != self.own && self.neighbours.len() < MAX_NEIGHBOURS {
+                self.neighbours.insert(address);
+            }
+        }
+        let is_within = |update: &&FlowUpdate| {
+            let remote = update.key.remote.address;
+            Scope::of(remote) == Scope::Loopback
+                || local.contains(remote)
+                || (update.key.namespace != self.own && self.neighbours.contains(&remote))
+        };
+        updates.iter().filter(is_within).map(|update| update.counters.bytes_out.0 + update.counters.bytes_in.0).sum()
+    }
+}
+
+/// The network namespace that Egret runs in; none, without `/proc`.
+pub fn own_namespace() -> Namespace {
+    use std::os::unix::fs::MetadataExt;
+    let inode = fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino());
+    Namespace(u32::try_from(inode).unwrap_or(0))
 }
 
 /// IP bytes in and out of the interfaces towards other hosts, since they exist.
@@ -159,8 +207,15 @@ const FADING: f64 = 0.983;
 /// Fewer bytes than this lately say nothing.
 const LEAST_BYTES: f64 = 1_000_000.0;
 
-/// Seconds that the share must be too small: counts and owners come later than bytes.
+/// Seconds that bytes wait for their owners. Counts are read and added up once a second each, so that a stream's first
+/// seconds would look as if nobody owned them.
+const HOLD: usize = 3;
+
+/// Seconds that the share must be too small.
 const PATIENCE: u32 = 10;
+
+/// Addresses of other namespaces that are remembered. What goes between further ones counts as if it had left the host.
+const MAX_NEIGHBOURS: usize = 16_384;
 
 const ARPHRD_ETHER: &str = "1";
 const ETHERNET_HEADER: u64 = 14;
@@ -168,6 +223,11 @@ const ETHERNET_HEADER: u64 = 14;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::{Attribution, UnknownReason};
+    use crate::flow::{Counters, FlowKey, FlowState};
+    use crate::packet::{Endpoint, Protocol};
+    use crate::time::Timestamp;
+    use crate::units::Bytes;
 
     #[test]
     fn the_share_is_told_when_it_stays_too_small_and_when_that_ends() {
@@ -186,6 +246,60 @@ mod tests {
         }
         let [(began, false), (ended, true)] = told[..] else { panic!("{told:?}") };
         assert!((59..90).contains(&began) && (100..250).contains(&ended), "{told:?}");
+    }
+
+    #[test]
+    fn owners_that_come_late_leave_no_gap() {
+        for late in 0..=2 {
+            let mut coverage = Coverage::new(0.8);
+            let mut passed = 0;
+            let total = |second: u64| 10_000_000 * second.saturating_sub(20);
+            for second in 0..60 {
+                passed += total(second + 1) - total(second);
+                let owned = total((second + 1_u64).saturating_sub(late));
+                assert!(coverage.compare(owned, BTreeMap::from([("eth0".to_owned(), passed)])).is_none());
+                assert!(!coverage.is_below(0.9), "second {second}, {late} late: {:?}", coverage.share());
+            }
+            assert!(coverage.share().unwrap() > 0.99);
+        }
+    }
+
+    #[test]
+    fn a_total_that_falls_and_rises_again_owns_nothing_new() {
+        let mut coverage = Coverage::new(0.8);
+        let mut passed = 0;
+        for second in 0..40 {
+            passed += 1_000_000;
+            let owned = if second % 2 == 0 { 900_000_000 } else { 0 };
+            coverage.compare(owned, BTreeMap::from([("eth0".to_owned(), passed)]));
+        }
+        // The first reading is the past, which faded by half.
+        assert!(coverage.owned < 900_000_000.0 * 0.6, "{coverage:?}");
+    }
+
+    #[test]
+    fn what_goes_between_two_containers_left_no_host() {
+        let end = |last| Endpoint::new(Address::from_v4([10, 0, 0, last]), 1);
+        let update = |from, to, namespace| FlowUpdate {
+            key: FlowKey {
+                protocol: Protocol::UDP,
+                local: end(from),
+                remote: end(to),
+                namespace: Namespace(namespace),
+            },
+            direction: None,
+            counters: Counters { bytes_out: Bytes(100), ..Counters::default() },
+            attribution: Attribution::Unknown(UnknownReason::Kernel),
+            timestamp: Timestamp::EPOCH,
+            state: FlowState::Established,
+            end_reason: None,
+        };
+        let local = LocalAddresses::new(["10.0.0.1/32".parse().unwrap()]);
+        let mut within = Within::new(Namespace(1));
+        assert_eq!(within.bytes(&[update(1, 9, 1), update(2, 9, 2)], &local), 0, "both leave");
+        assert_eq!(within.bytes(&[update(2, 1, 2)], &local), 100, "a container to this host");
+        assert_eq!(within.bytes(&[update(2, 3, 2), update(3, 2, 3)], &local), 200, "one container to another");
+        assert_eq!(within.bytes(&[update(1, 3, 1)], &local), 0, "passes an interface of this host");
     }
 
     #[test]

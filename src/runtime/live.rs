@@ -14,7 +14,7 @@ use crate::alert::Notification;
 use crate::capture::live::Batch;
 use crate::capture::{CountBatch, FirstPayload};
 use crate::engine::{Engine, Output, Silence};
-use crate::flow::{Duplicates, Passage, Scope};
+use crate::flow::{Duplicates, Passage};
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::{Described, Describer, Hashing, Service};
@@ -22,7 +22,7 @@ use crate::rule::Field;
 use crate::runtime::clock::{Clock, StepWatch, SystemClock};
 use crate::runtime::control::{Control, Reload};
 use crate::runtime::counts::FrameCounts;
-use crate::runtime::coverage::Coverage;
+use crate::runtime::coverage::{self, Coverage, Within};
 use crate::runtime::packets::Packets;
 use crate::runtime::source::Source;
 use crate::runtime::tap::{Gap, Tap, Wanted};
@@ -53,6 +53,7 @@ pub struct Live {
     coverage: Coverage,
     /// Bytes that passed no interface towards other hosts.
     within: u64,
+    inside: Within,
     watching: watching::Shared,
     looked_at: Instant,
     steps: StepWatch,
@@ -99,6 +100,7 @@ impl Live {
             packets: None,
             coverage: Coverage::new(0.0),
             within: 0,
+            inside: Within::new(coverage::own_namespace()),
             watching: watching::Shared::default(),
             looked_at: Instant::now(),
             steps: StepWatch::new(clock.skew()),
@@ -278,12 +280,7 @@ impl Live {
     }
 
     fn handle_counts(&mut self, mut batch: CountBatch) {
-        let local = &self.engine.settings().local;
-        let within = batch.updates.iter().filter(|update| {
-            let remote = update.key.remote.address;
-            Scope::of(remote) == Scope::Loopback || local.contains(remote)
-        });
-        self.within += within.map(|update| update.counters.bytes_out.0 + update.counters.bytes_in.0).sum::<u64>();
+        self.within += self.inside.bytes(&batch.updates, &self.engine.settings().local);
         if let Some(tap) = &mut self.tap {
             tap.take_counts(&mut batch.updates);
         }

@@ -21,6 +21,7 @@ use crate::flow::{CaptureLosses, Duplicates, LocalAddresses, Namespace};
 use crate::packet::{Fragments, Packet, decode};
 use crate::resolve::PacketSockets;
 use crate::runtime::clock::SystemClock;
+use crate::runtime::coverage::own_namespace;
 use crate::runtime::packets::Ring;
 use crate::time::Timestamp;
 use crate::units::Bytes;
@@ -267,13 +268,6 @@ impl Width {
 
 fn is_outgoing(packet: &Packet<'_>) -> bool {
     packet.direction == Some(crate::packet::FrameDirection::Out)
-}
-
-fn own_namespace() -> Namespace {
-    use std::os::unix::fs::MetadataExt;
-    // Without /proc nothing of the kind is known.
-    let inode = fs::metadata("/proc/self/ns/net").map_or(0, |metadata| metadata.ino());
-    Namespace(u32::try_from(inode).unwrap_or(0))
 }
 
 /// Whether this host passes on the packets of others.
