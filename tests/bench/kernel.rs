@@ -38,9 +38,15 @@ fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let lab = Lab::new();
-    let pcap = if wanted("packets") { packets(&lab) } else { f64::NAN };
+    let paths = wanted("packets").then(|| packets(&lab)).flatten();
     if wanted("paced") {
-        paced(&lab, pcap);
+        let kernel = paced(&lab, "ebpf");
+        let pcap = paced(&lab, "pcap");
+        goal("the kernel source's own process", kernel / 1e3, 0.05, "us a packet", Better::Less);
+        if let Some(paths) = paths {
+            let ratio = (paths.pcap + pcap) / (paths.kernel + kernel);
+            goal("libpcap source to kernel source, path and process", ratio, 4.0, "times", Better::More);
+        }
     }
     if wanted("sockets") {
         many_sockets(&lab, 20_000);
@@ -51,13 +57,19 @@ fn main() {
     }
 }
 
-/// Small datagrams, by paired differences. Returns what libpcap costs a packet.
-fn packets(lab: &Lab) -> f64 {
+/// What the sources cost in the packet's path: nanoseconds a packet, at one end.
+struct Paths {
+    kernel: f64,
+    pcap: f64,
+}
+
+/// Small datagrams, by paired differences.
+fn packets(lab: &Lab) -> Option<Paths> {
     let (group, bare) = match (ControlGroup::new("counted"), ControlGroup::new("called")) {
         (Ok(group), Ok(bare)) => (group, bare),
         (Err(error), _) | (_, Err(error)) => {
             println!("skipped: no control group of our own: {error}");
-            return f64::NAN;
+            return None;
         }
     };
     // What the kernel takes to call any program, which is the larger part of what ours takes.
@@ -80,7 +92,7 @@ fn packets(lab: &Lab) -> f64 {
     let called = Pair::new(lab, "b", Some(&bare), None);
     let kinds = [&plain, &tapped, &egress, &ingress, &both, &called];
     let mut times: [Vec<f64>; 6] = Default::default();
-    let cpu_before = (process_time(capture.id()), reader.time());
+    let reader_before = reader.time();
     for round in 0..ROUNDS + WARM_UP {
         let mut order = [0, 1, 2, 3, 4, 5];
         shuffle(&mut order, round as u64);
@@ -93,9 +105,8 @@ fn packets(lab: &Lab) -> f64 {
     }
     std::thread::sleep(Duration::from_secs(1));
     let sent = (BLOCK * (ROUNDS + WARM_UP)) as f64;
-    let pcap_process = (process_time(capture.id()) - cpu_before.0) as f64 / sent;
     // Two sockets of `both` and one of each of the others were counted.
-    let kernel_process = (reader.time() - cpu_before.1) as f64 / (4.0 * sent);
+    let kernel_process = (reader.time() - reader_before) as f64 / (4.0 * sent);
     end(&mut capture);
     let counted = reader.stop();
 
@@ -108,25 +119,17 @@ fn packets(lab: &Lab) -> f64 {
     println!("kernel source, both hooks    {both}");
     println!("its reader                   {kernel_process:>7.1} ns a packet and hook");
     println!("libpcap source, in the path  {tapped}");
-    println!("libpcap source, its process  {pcap_process:>7.1} ns");
-    let pcap = tapped.median + pcap_process;
     let hook = (both.median / 2.0).max((egress.median + ingress.median) / 2.0) + kernel_process;
     goal("a packet and hook", hook, 120.0, "ns", Better::Less);
-    goal(
-        "libpcap source to kernel source, one end each",
-        pcap / (egress.median + kernel_process),
-        4.0,
-        "times",
-        Better::More,
-    );
+    goal("of it beyond the call of any program", hook - called.median, 120.0, "ns", Better::Less);
     println!("{counted} packets were counted of {}", 4.0 * sent);
-    pcap
+    Some(Paths { kernel: egress.median, pcap: tapped.median })
 }
 
-/// A paced stream, and what Egret's own process takes for it.
-fn paced(lab: &Lab, pcap: f64) {
+/// A paced stream, and what Egret's own process takes for it: nanoseconds a packet.
+fn paced(lab: &Lab, source: &str) -> f64 {
     let rate = std::env::var("EGRET_BENCH_RATE").unwrap_or_else(|_| "1G".to_owned());
-    let mut egret = lab.egret(&["--source", "ebpf"]);
+    let mut egret = lab.egret(&["--source", source]);
     std::thread::sleep(Duration::from_secs(2));
     let mut server =
         lab.command(&lab.server, "iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn().expect("iperf3");
@@ -138,7 +141,7 @@ fn paced(lab: &Lab, pcap: f64) {
         .stderr(Stdio::null())
         .output()
         .expect("iperf3");
-    let used = process_time(egret.id()) - before;
+    let used = process_time(egret.id()).saturating_sub(before);
     server.wait().expect("a child");
     end(&mut egret);
     let report: serde_json::Value = serde_json::from_slice(&client.stdout).unwrap_or_default();
@@ -146,13 +149,14 @@ fn paced(lab: &Lab, pcap: f64) {
     let bits = report["end"]["sum"]["bits_per_second"].as_f64().unwrap_or_default();
     if packets < 1_000.0 {
         println!("not measured: iperf3 sent nothing");
-        return;
+        return f64::NAN;
     }
-    println!("\npaced: {packets:.0} packets at {:.0} Mbit/s", bits / 1e6);
-    goal("Egret's own process", used as f64 / packets / 1e3, 0.05, "us a packet", Better::Less);
-    if pcap.is_finite() {
-        println!("(the libpcap source took {:.2} us for a small one)", pcap / 1e3);
-    }
+    let each = used as f64 / packets;
+    println!(
+        "\n{source}, paced: {packets:.0} packets at {:.0} Mbit/s, {each:.1} ns of its process for each",
+        bits / 1e6
+    );
+    each
 }
 
 /// Reading live sockets.
