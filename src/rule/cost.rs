@@ -37,13 +37,9 @@ impl Cost {
             Trigger::Each => {}
             Trigger::FirstSeen(_) => (cost.bytes_per_group, cost.max_groups) = (16, MAX_SEEN),
             Trigger::Baseline(baseline) => {
-                let cells = match baseline.season {
-                    crate::rule::Season::None => 1,
-                    crate::rule::Season::HourOfDay => 24,
-                    crate::rule::Season::HourOfWeek => 168,
-                };
-                let kept = baseline.history.as_secs() / baseline.bucket.as_secs().max(1);
-                cost.bytes_per_group += 8 * kept.max(cells);
+                let kept = (baseline.history.as_secs() / baseline.bucket.as_secs().max(1)).max(1);
+                cost.buckets += kept;
+                cost.bytes_per_group += 8 * kept + HABIT;
             }
             Trigger::Budget(_) => cost.bytes_per_group += 16,
         }
@@ -81,6 +77,13 @@ impl Cost {
                     )
                 }
             });
+        }
+        if let Trigger::Baseline(baseline) = &rule.trigger {
+            let width = crate::rule::summary::duration(baseline.bucket);
+            lines.push(format!(
+                "each of the last {} buckets of {width} is kept, so what is usual is exact",
+                self.buckets
+            ));
         }
         if self.estimated {
             lines.push(format!(
@@ -153,6 +156,8 @@ pub fn bucket(window: Duration) -> Duration {
 
 /// What a group costs before its windows.
 const GROUP: u64 = 160;
+/// What a habit costs before its buckets.
+const HABIT: u64 = 96;
 /// Registers of one bucket of an estimate.
 const SKETCH: u64 = 1_040;
 

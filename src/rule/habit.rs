@@ -4,6 +4,9 @@
 //! buckets of the same season. Learning stops while the group fires, and a
 //! bucket is never learnt as more than the level at which it would have fired:
 //! nobody can teach the habit an excess step by step below the ceiling.
+//!
+//! Every bucket of the history is kept, 8 bytes each, in place of a mean and a
+//! spread for each hour of the week: medians and quantiles are exact then.
 
 use std::collections::VecDeque;
 
@@ -20,11 +23,15 @@ pub struct Habit {
     value: u64,
     /// Whether the group fired during it.
     fired: bool,
-    /// Ended buckets with traffic, oldest first; the others are zero.
-    history: VecDeque<(u64, u64)>,
-    /// Buckets that were not learnt.
-    skipped: VecDeque<u64>,
+    /// The ended buckets up to the present one, oldest first, [`SKIPPED`] where nothing was learnt.
+    /// Those before it are zero.
+    history: VecDeque<u64>,
+    /// How many of them had traffic.
+    busy: usize,
 }
+
+/// A bucket that was not learnt.
+const SKIPPED: u64 = u64::MAX;
 
 /// What is usual, and what is too much.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,26 +67,43 @@ impl Habit {
         if bucket <= self.bucket {
             return;
         }
+        let kept = (ticks(baseline.history, tick) / width).clamp(1, MAX_BUCKETS) as usize;
         if self.first.is_some() {
-            if self.fired && !baseline.learn_while_firing {
-                self.skipped.push_back(self.bucket);
-            } else if self.value > 0 {
+            let learnt = if self.fired && !baseline.learn_while_firing {
+                SKIPPED
+            } else if baseline.learn_while_firing {
+                self.value.min(SKIPPED - 1)
+            } else {
                 // What a coarser season says would cut off a habit before it is one.
                 let most = self.usual(baseline, tick, &[baseline.season]).map_or(u64::MAX, |usual| usual.limit as u64);
-                let learnt = if baseline.learn_while_firing { self.value } else { self.value.min(most) };
-                self.history.push_back((self.bucket, learnt));
+                self.value.min(most).min(SKIPPED - 1)
+            };
+            let idle = usize::try_from(bucket - self.bucket - 1).unwrap_or(usize::MAX);
+            if idle >= kept {
+                self.history.clear();
+                self.busy = 0;
+            } else {
+                self.keep(learnt, kept);
+                (0..idle).for_each(|_| self.keep(0, kept));
             }
         }
         (self.bucket, self.value, self.fired) = (bucket, 0, false);
-        let kept = (ticks(baseline.history, tick) / width).clamp(1, MAX_BUCKETS);
-        let oldest = bucket.saturating_sub(kept);
-        while self.history.front().is_some_and(|(bucket, _)| *bucket < oldest) {
-            self.history.pop_front();
+        self.first = self.first.map(|first| first.max(bucket.saturating_sub(kept as u64)));
+    }
+
+    /// Adds the bucket that follows, and lets go what is too old or says nothing.
+    fn keep(&mut self, value: u64, kept: usize) {
+        while self.history.len() >= kept || self.history.front() == Some(&0) {
+            let left = self.history.pop_front();
+            self.busy -= usize::from(is_busy(left.unwrap_or_default()));
         }
-        while self.skipped.front().is_some_and(|bucket| *bucket < oldest) {
-            self.skipped.pop_front();
+        if self.history.len() == self.history.capacity() {
+            // No more than is stated, in few steps.
+            let most = kept - self.history.len();
+            self.history.reserve_exact((self.history.len() / 2).clamp(4.min(most), most));
         }
-        self.first = self.first.map(|first| first.max(oldest));
+        self.history.push_back(value);
+        self.busy += usize::from(is_busy(value));
     }
 
     /// The value of the bucket that is being filled.
@@ -113,16 +137,13 @@ impl Habit {
     /// The values of the buckets since `first` that are whole seasons before the present one.
     fn values(&self, first: u64, season: Option<u64>) -> Vec<f64> {
         let same_season = |bucket: &u64| season.is_none_or(|season| bucket % season == self.bucket % season);
-        let mut values: Vec<f64> = Vec::new();
-        let mut history = self.history.iter().peekable();
-        for bucket in (first..self.bucket).filter(same_season) {
-            while history.next_if(|(old, _)| *old < bucket).is_some() {}
-            let value = history.peek().filter(|(at, _)| *at == bucket).map_or(0, |(_, value)| *value);
-            if !self.skipped.contains(&bucket) {
-                values.push(value as f64);
-            }
-        }
-        values
+        let start = self.bucket.saturating_sub(self.history.len() as u64);
+        let value = |bucket: u64| {
+            let place = bucket.checked_sub(start).and_then(|place| usize::try_from(place).ok());
+            place.and_then(|place| self.history.get(place)).copied().unwrap_or(0)
+        };
+        let learnt = (first..self.bucket).filter(same_season).map(value).filter(|value| *value != SKIPPED);
+        learnt.map(|value| value as f64).collect()
     }
 
     /// Whether the present is too far from the habit. Notes that the group fires.
@@ -138,13 +159,18 @@ impl Habit {
 
     /// What decides who is remembered where there are too many: the last bucket, then how much history there is.
     pub fn standing(&self) -> (u64, usize, u64) {
-        (self.bucket, self.history.len(), self.value)
+        (self.bucket, self.busy, self.value)
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.history.capacity() * size_of::<(u64, u64)>() + self.skipped.capacity() * size_of::<u64>()
+        self.history.capacity() * size_of::<u64>()
     }
+}
+
+/// Whether a bucket had traffic that was learnt.
+fn is_busy(value: u64) -> bool {
+    value != 0 && value != SKIPPED
 }
 
 /// The season and those that take its place while it has too few buckets: a
@@ -271,6 +297,22 @@ mod tests {
             habit.add(&baseline, TICK, 1 + hour * HOUR, 20_000);
             assert!(habit.is_exceeded(&baseline, TICK), "hour {hour}");
         }
+    }
+
+    #[test]
+    fn it_takes_no_more_room_than_its_buckets() {
+        let baseline = baseline();
+        let kept = 14 * 24;
+        for hours in [1, 5, 100, kept, 2 * kept] {
+            let habit = steady(&baseline, hours);
+            assert!(habit.heap_bytes() <= kept as usize * size_of::<u64>(), "{} B after {hours} h", habit.heap_bytes());
+            assert_eq!(habit.busy, (hours - 1).min(kept) as usize);
+        }
+        // Long silence is zeros, which take no room.
+        let mut habit = steady(&baseline, 48);
+        habit.add(&baseline, TICK, 1 + 500 * HOUR, 20);
+        assert_eq!((habit.history.len(), habit.busy), (0, 0));
+        assert_eq!(habit.expectation(&baseline, TICK).unwrap().expected, 0.0);
     }
 
     #[test]
