@@ -18,6 +18,7 @@ mod language;
 mod list_update;
 mod lists;
 mod live_attacks;
+mod live_containers;
 mod live_evidence;
 #[cfg(feature = "ebpf")]
 mod live_kernel;

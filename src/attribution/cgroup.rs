@@ -139,6 +139,8 @@ fn container_segment<'a>(parents: &[&str], segment: &'a str) -> Option<(Option<&
         [.., "docker", "buildkit"] => Some((Some("buildkit"), segment)),
         [.., "ecs", _] if is_ecs_id(segment) || is_long_id(segment) => Some((Some("docker"), segment)),
         ["lxc"] | ["lxc.payload"] => Some((Some("lxc"), segment)),
+        // containerd's namespace of that name, which `ctr` uses; only root makes groups up there.
+        ["default"] => Some((Some("containerd"), segment)),
         // cgroupfs under a kubelet or containerd: the id alone, whose runtime the path does not tell.
         _ if is_long_id(segment) => Some((None, segment)),
         _ => None,
@@ -238,7 +240,8 @@ mod tests {
             ("/libpod_parent/libpod-ID", Some("podman"), ID, None),
             ("/system.slice/web.service/libpod-payload-ID", Some("podman"), ID, None),
             ("/system.slice/nerdctl-ID.scope", Some("containerd"), ID, None),
-            ("/default/ID", None, ID, None),
+            ("/default/ID", Some("containerd"), ID, None),
+            ("/default/web-1", Some("containerd"), "web-1", None),
             ("/lxc.payload.web1/init.scope", Some("lxc"), "web1", None),
             ("/lxc/web1/ns", Some("lxc"), "web1", None),
             ("/machine.slice/systemd-nspawn@build.service/payload", Some("systemd-nspawn"), "build", None),

@@ -27,7 +27,7 @@ pub(super) struct Containers {
 
 /// What one source or all together say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Facts {
+pub(super) struct Facts {
     runtime: Option<&'static str>,
     name: Option<String>,
     image: Option<String>,
@@ -85,7 +85,7 @@ impl Containers {
             facts.learn(self.docker_file(id));
         }
         if may_be("containerd") {
-            facts.learn(self.containerd_file(id));
+            facts.learn(self.containerd(id));
         }
         if may_be("podman") || may_be("crio") {
             facts.learn(self.storage(id, user));
@@ -123,17 +123,31 @@ impl Containers {
         None
     }
 
-    /// The specification that containerd started the container with.
-    fn containerd_file(&self, id: &str) -> Option<Facts> {
-        TASKS.iter().find_map(|tasks| {
+    /// The specification that containerd started the container with, and what containerd itself says of it.
+    fn containerd(&mut self, id: &str) -> Option<Facts> {
+        let found = TASKS.iter().find_map(|(tasks, socket)| {
             let namespaces = self.root.names(tasks);
-            let specification = namespaces
-                .iter()
-                .find_map(|namespace| self.root.read(&format!("{tasks}/{namespace}/{id}/config.json"), MAX_FILE))?;
-            let mut facts = of_annotations(json(&specification)?.get("annotations")?);
-            facts.runtime = facts.name.is_some().then_some("containerd");
-            Some(facts)
-        })
+            namespaces.into_iter().find_map(|namespace| {
+                let path = format!("{tasks}/{namespace}/{id}/config.json");
+                Some((self.root.read(&path, MAX_FILE)?, namespace, *socket))
+            })
+        });
+        let (specification, namespace, socket) = found?;
+        let specification = json(&specification);
+        let annotations = specification.as_ref().and_then(|specification| specification.get("annotations"));
+        let mut facts = annotations.map(of_annotations).unwrap_or_default();
+        if facts.image.is_none() && namespace != KUBERNETES {
+            let asked = self.talk(socket, |socket| cri::of_containerd(socket, &namespace, id));
+            if let Some(cri::CriContainer { image, labels, .. }) = asked.flatten() {
+                facts.image = image;
+                facts.labels = labels;
+            }
+            // Without a name of its own a container is called by its id.
+            facts.name =
+                facts.name.or_else(|| facts.labels.get("nerdctl/name").cloned()).or_else(|| Some(id.to_owned()));
+        }
+        facts.runtime = facts.name.is_some().then_some("containerd");
+        Some(facts)
     }
 
     /// The storage that Podman and CRI-O share.
@@ -235,7 +249,7 @@ impl Facts {
 }
 
 /// From Docker's record, by file or by its API.
-fn of_docker(record: &Value) -> Facts {
+pub(super) fn of_docker(record: &Value) -> Facts {
     let mut facts = Facts {
         runtime: Some("docker"),
         name: text(record, &["Name"])
@@ -250,7 +264,7 @@ fn of_docker(record: &Value) -> Facts {
 }
 
 /// From an entry of containers/storage; `metadata` is JSON in a text.
-fn of_storage(entry: &Value) -> Facts {
+pub(super) fn of_storage(entry: &Value) -> Facts {
     let metadata = text(entry, &["metadata"]).and_then(|metadata| json(metadata.as_bytes())).unwrap_or_default();
     let listed = entry.pointer("/names/0").and_then(Value::as_str);
     let name = text(&metadata, &["metadata-name"]).or(text(&metadata, &["name"])).or(listed);
@@ -263,7 +277,7 @@ fn of_storage(entry: &Value) -> Facts {
 }
 
 /// From the annotations of a runtime specification, as containerd's CRI, CRI-O and nerdctl write them.
-fn of_annotations(annotations: &Value) -> Facts {
+pub(super) fn of_annotations(annotations: &Value) -> Facts {
     let one = |keys: &[&str]| {
         let found = keys.iter().find_map(|key| annotations.get(*key)?.as_str().filter(|text| !text.is_empty()));
         found.map(str::to_owned)
@@ -305,12 +319,18 @@ fn json(text: &[u8]) -> Option<Value> {
     serde_json::from_slice(text).ok()
 }
 
-/// Where containerd keeps what runs, K3s's and MicroK8s's as well.
-const TASKS: [&str; 3] = [
-    "/run/containerd/io.containerd.runtime.v2.task",
-    "/run/k3s/containerd/io.containerd.runtime.v2.task",
-    "/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task",
+/// Where containerd keeps what runs and where it answers, K3s's and MicroK8s's as well.
+const TASKS: [(&str, &str); 3] = [
+    ("/run/containerd/io.containerd.runtime.v2.task", "/run/containerd/containerd.sock"),
+    ("/run/k3s/containerd/io.containerd.runtime.v2.task", "/run/k3s/containerd/containerd.sock"),
+    (
+        "/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task",
+        "/var/snap/microk8s/common/run/containerd.sock",
+    ),
 ];
+
+/// containerd's namespace of the kubelet, whose containers are asked for by its own interface.
+const KUBERNETES: &str = "k8s.io";
 
 /// Where runtimes answer the kubelet.
 const CRI_SOCKETS: [(&str, &str); 5] = [
@@ -418,7 +438,7 @@ mod tests {
             "io.kubernetes.cri.image-name":"docker.io/library/nginx:1.25","io.kubernetes.cri.sandbox-id":"5a5a",
             "io.kubernetes.cri.sandbox-name":"web-7d4b9-x2x","io.kubernetes.cri.sandbox-namespace":"shop",
             "io.kubernetes.cri.sandbox-uid":"6f1cd2a4-7f4d-4d0e-9a53-0d2d62f5a6b1"}}"#;
-        for tasks in TASKS {
+        for (tasks, _) in TASKS {
             let host = Host::new(&[(&format!("{tasks}/k8s.io/ID/config.json"), specification)]);
             let expected = ["containerd", "web", "docker.io/library/nginx:1.25", "web-7d4b9-x2x", "shop", ""];
             assert_eq!(told(&host.describe(None, None)), expected, "{tasks}");

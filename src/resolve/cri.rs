@@ -29,35 +29,55 @@ pub(super) struct CriContainer {
 pub(super) fn container(socket: &Path, id: &str) -> io::Result<Option<CriContainer>> {
     // ListContainersRequest { filter: ContainerFilter { id } }
     let request = field(1, &field(1, id.as_bytes()));
-    let answer = call(socket, "/runtime.v1.RuntimeService/ListContainers", &request)?;
-    let Some(listed) = Message(&answer).parts(1).map(Message).find(|item| item.text(1).as_deref() == Some(id)) else {
-        return Ok(None);
-    };
-    let mut found = CriContainer {
+    let answer = call(socket, "/runtime.v1.RuntimeService/ListContainers", None, &request)?;
+    let Some((mut found, sandbox)) = listed(&answer, id) else { return Ok(None) };
+    if let Some(sandbox) = sandbox {
+        let request = field(1, sandbox.as_bytes());
+        let answer = call(socket, "/runtime.v1.RuntimeService/PodSandboxStatus", None, &request)?;
+        learn_pod(&mut found, &answer);
+    }
+    Ok(Some(found))
+}
+
+/// The container in a ListContainersResponse, and the id of its pod's sandbox.
+pub(super) fn listed(answer: &[u8], id: &str) -> Option<(CriContainer, Option<String>)> {
+    let listed = Message(answer).parts(1).map(Message).find(|item| item.text(1).as_deref() == Some(id))?;
+    let found = CriContainer {
         name: listed.part(3).and_then(|metadata| metadata.text(1)),
         image: listed.part(4).and_then(|image| image.text(1)),
         labels: listed.map(8),
         ..CriContainer::default()
     };
-    if let Some(sandbox) = listed.text(2) {
-        let answer = call(socket, "/runtime.v1.RuntimeService/PodSandboxStatus", &field(1, sandbox.as_bytes()))?;
-        if let Some(status) = Message(&answer).part(1) {
-            let metadata = status.part(2);
-            found.pod = metadata.and_then(|metadata| metadata.text(1));
-            found.namespace = metadata.and_then(|metadata| metadata.text(3));
-            found.labels.extend(status.map(7));
-        }
-    }
-    Ok(Some(found))
+    Some((found, listed.text(2)))
+}
+
+/// Takes what a PodSandboxStatusResponse says.
+pub(super) fn learn_pod(found: &mut CriContainer, answer: &[u8]) {
+    let Some(status) = Message(answer).part(1) else { return };
+    let metadata = status.part(2);
+    found.pod = metadata.and_then(|metadata| metadata.text(1));
+    found.namespace = metadata.and_then(|metadata| metadata.text(3));
+    found.labels.extend(status.map(7));
+}
+
+/// Asks containerd itself, in one of its namespaces, for a container that no kubelet started.
+pub(super) fn of_containerd(socket: &Path, namespace: &str, id: &str) -> io::Result<Option<CriContainer>> {
+    let request = field(1, id.as_bytes());
+    let answer = call(socket, "/containerd.services.containers.v1.Containers/Get", Some(namespace), &request)?;
+    Ok(Message(&answer).part(1).map(|container| CriContainer {
+        image: container.text(3),
+        labels: container.map(2),
+        ..CriContainer::default()
+    }))
 }
 
 /// One call (gRPC over HTTP/2): the request's message out, the answer's message in.
-fn call(socket: &Path, method: &str, request: &[u8]) -> io::Result<Vec<u8>> {
+fn call(socket: &Path, method: &str, namespace: Option<&str>, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = connect(socket)?;
     let mut out = PREFACE.to_vec();
     out.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0x40, 0, 0])); // SETTINGS_INITIAL_WINDOW_SIZE: 4 MiB
     out.extend(frame(WINDOW_UPDATE, 0, 0, &[0, 0x40, 0, 0]));
-    out.extend(frame(HEADERS, END_HEADERS, STREAM, &request_headers(method)));
+    out.extend(frame(HEADERS, END_HEADERS, STREAM, &request_headers(method, namespace)));
     let length = u32::try_from(request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let message = [[0].as_slice(), &length.to_be_bytes(), request].concat();
     out.extend(frame(DATA, END_STREAM, STREAM, &message));
@@ -94,7 +114,7 @@ fn call(socket: &Path, method: &str, request: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// HPACK (RFC 7541): by index where the static table has it, else literal and not to be remembered.
-fn request_headers(method: &str) -> Vec<u8> {
+fn request_headers(method: &str, namespace: Option<&str>) -> Vec<u8> {
     let literal = |text: &str| [&[u8::try_from(text.len()).unwrap_or(0)], text.as_bytes()].concat();
     let mut block = vec![0x83, 0x86, 0x04]; // :method POST, :scheme http, :path
     block.extend(literal(method));
@@ -105,6 +125,11 @@ fn request_headers(method: &str) -> Vec<u8> {
     block.push(0x00);
     block.extend(literal("te"));
     block.extend(literal("trailers"));
+    if let Some(namespace) = namespace.filter(|namespace| namespace.len() < 127) {
+        block.push(0x00);
+        block.extend(literal("containerd-namespace"));
+        block.extend(literal(namespace));
+    }
     block
 }
 

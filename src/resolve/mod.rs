@@ -6,6 +6,7 @@ mod containers;
 mod cri;
 mod departures;
 mod describer;
+pub mod foreign;
 mod hashes;
 mod holders;
 mod local_http;

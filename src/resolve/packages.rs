@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bstr::{BStr, ByteSlice};
 use foldhash::quality::RandomState;
+use tracing::warn;
 
 use crate::resolve::root::{Root, Stamp};
 use crate::resolve::rpm::RpmDatabase;
@@ -52,6 +53,9 @@ impl Packages {
             Trusted::Host => RPM_DATABASES.iter().find_map(|path| RpmDatabase::open(&root.outside(path))),
             Trusted::Container => None,
         };
+        if let (Trusted::Host, None, Some(path)) = (trusted, &rpm, old_rpm_database(root)) {
+            warn!(path, "rpm's database has an older form, which is not read: executables have no package");
+        }
         let stamps = stamps(root);
         Self { dpkg: Dpkg::read(root), rpm, stamps, checked: Instant::now() }
     }
@@ -114,6 +118,11 @@ impl Dpkg {
     }
 }
 
+/// The database of an rpm that keeps it as Berkeley DB or ndb.
+fn old_rpm_database(root: &Root) -> Option<&'static str> {
+    OLD_RPM_DATABASES.into_iter().find(|path| root.stamp(path).is_some())
+}
+
 /// Files that one package moved out of another's way: by path, who did it and where to.
 fn diversions(root: &Root) -> HashMap<Vec<u8>, (String, Vec<u8>)> {
     let content = root.read(DIVERSIONS, MAX_DIVERSIONS).unwrap_or_default();
@@ -143,6 +152,10 @@ const DIVERSIONS: &str = "/var/lib/dpkg/diversions";
 
 /// Where rpm keeps its database since it is SQLite (Fedora 33, RHEL 9).
 const RPM_DATABASES: [&str; 2] = ["/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite"];
+
+/// Where it was before: Berkeley DB (RHEL 8), ndb (openSUSE).
+const OLD_RPM_DATABASES: [&str; 3] =
+    ["/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db"];
 
 /// Folders of the root that are links into `/usr` on a merged system.
 const MERGED: [&str; 4] = ["/bin/", "/sbin/", "/lib/", "/lib64/"];

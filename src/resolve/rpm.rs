@@ -42,13 +42,16 @@ impl RpmDatabase {
         let mut statement = self.connection.prepare_cached(HEADERS_OF).ok()?;
         let headers = statement.query_map([name], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, u32>(1)?)));
         let headers: Vec<_> = headers.ok()?.flatten().collect();
-        headers.iter().find_map(|(header, index)| {
-            let header = Header::read(header)?;
-            let number = header.number(DIRECTORY_INDEXES, *index)?;
-            let of_package = header.text(DIRECTORY_NAMES, number)?;
-            same_folder(of_package.trim_end_matches('/'), folder).then(|| header.text(NAME, 0).map(Arc::from))?
-        })
+        headers.iter().find_map(|(header, index)| owner_in(header, *index, folder))
     }
+}
+
+/// The package of a header, if its file of this number lies in the folder.
+pub(super) fn owner_in(header: &[u8], index: u32, folder: &str) -> Option<Arc<str>> {
+    let header = Header::read(header)?;
+    let number = header.number(DIRECTORY_INDEXES, index)?;
+    let of_package = header.text(DIRECTORY_NAMES, number)?;
+    same_folder(of_package.trim_end_matches('/'), folder).then(|| header.text(NAME, 0).map(Arc::from))?
 }
 
 /// `/bin` and `/usr/bin` are one folder wherever rpm's database is SQLite.
