@@ -219,6 +219,43 @@ fn a_hello_in_pieces_is_put_together() {
 }
 
 #[test]
+fn an_answer_over_tcp_in_pieces_is_put_together() {
+    if namespace::unavailable().is_some() {
+        return;
+    }
+    for source in ["pcap", "ebpf"] {
+        let network = Network::new();
+        let folder = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let mut server = network.server.command("python3");
+        server.arg(script("server.py", SLOW_NAME_SERVER)).arg(Network::SERVER);
+        let mut server = Running::start("server", server, folder.path());
+        wait::until("the name server", || {
+            server.assert_alive();
+            server.output().contains("ready").then_some(())
+        });
+        let Some(watch) = Watch::beside(&network, folder.path(), source) else { continue };
+        let client = script("client.py", ASKS_OVER_TCP);
+        for _ in 0..3 {
+            let output = network.client.command("python3").arg(&client).arg(Network::SERVER).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let flows = watch.stop();
+        let flow = find(&flows, source, |flow| flow["remote_port"] == 7000 && !flow["dns"].is_null());
+        assert_eq!(
+            (&flow["dns"], &flow["domain_source"]),
+            (&"slow.example.net".into(), &"dns".into()),
+            "{source}: {flow}"
+        );
+        find(&flows, source, |flow| flow["remote_port"] == 53 && flow["proto"] == "tcp" && flow["l7"] == "dns");
+    }
+}
+
+#[test]
 fn a_database_is_read_again_when_it_changes() {
     let Some(site) = Site::new(&["dnsmasq"]) else { return };
     let database = site.folder.path().join("networks.mmdb");
@@ -400,9 +437,13 @@ struct Watch {
 impl Watch {
     /// `None`, with a printed reason, where the source cannot be opened here.
     fn start(site: &Site, source: &str) -> Option<Self> {
-        let mut command = site.network.client.command(env!("CARGO_BIN_EXE_egret"));
+        Self::beside(&site.network, site.folder.path(), source)
+    }
+
+    fn beside(network: &Network, folder: &Path, source: &str) -> Option<Self> {
+        let mut command = network.client.command(env!("CARGO_BIN_EXE_egret"));
         command.args(["flows", "--live", "600", "--source", source, "--output", "json"]);
-        let mut running = Running::start("egret", command, site.folder.path());
+        let mut running = Running::start("egret", command, folder);
         let ready = wait::until("the capture to begin", || {
             if running.status().is_some() {
                 return Some(false);
@@ -467,6 +508,58 @@ while True:
         break
     incoming.write(connection.recv(16384))
 print(tls.version())
+"#;
+
+/// Answers a question over TCP in segments of which none is a message, the first but half of the length.
+const SLOW_NAME_SERVER: &str = r#"
+import socket, struct, sys, threading, time
+
+def serve(port, answer):
+    listener = socket.create_server((sys.argv[1], port))
+    def run():
+        while True:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            answer(connection)
+            connection.close()
+    threading.Thread(target=run).start()
+
+def name(connection):
+    question = b""
+    while len(question) < 2 or len(question) < 2 + struct.unpack(">H", question[:2])[0]:
+        question += connection.recv(4096)
+    asked = question[14:]
+    records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, 101) + b"\x64" + b"t" * 100 for _ in range(5))
+    records += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(sys.argv[1])
+    message = question[2:4] + struct.pack(">HHHHH", 0x8180, 1, 6, 0, 0) + asked + records
+    data = struct.pack(">H", len(message)) + message
+    for piece in [data[:1], data[1:40], data[40:300], data[300:-3], data[-3:]]:
+        connection.sendall(piece)
+        time.sleep(0.05)
+
+serve(53, name)
+serve(7000, lambda connection: connection.recv(4096))
+print("ready", flush=True)
+"#;
+
+/// Asks over TCP, in two segments, then goes to the address that it was told.
+const ASKS_OVER_TCP: &str = r#"
+import socket, struct, sys, time
+message = struct.pack(">HHHHHH", 7, 0x0100, 1, 0, 0, 0) + b"\4slow\7example\3net\0" + struct.pack(">HH", 1, 1)
+data = struct.pack(">H", len(message)) + message
+resolver = socket.create_connection((sys.argv[1], 53))
+resolver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+resolver.sendall(data[:20])
+time.sleep(0.05)
+resolver.sendall(data[20:])
+answer = b""
+while piece := resolver.recv(4096):
+    answer += piece
+address = socket.inet_ntoa(answer[-4:])
+connection = socket.create_connection((address, 7000))
+connection.sendall(b"hello")
+connection.recv(10)
+time.sleep(0.3)
 "#;
 
 const RESOLVED: &str = r#"
