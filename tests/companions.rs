@@ -98,7 +98,7 @@ fn a_daemon_tells_what_passed_on_each_flow_while_its_alert_fires() {
     let mut totals: BTreeMap<String, u64> = BTreeMap::new();
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for flow in &flows {
-        assert_eq!(flow["metadata"]["correlation_uid"], alert["metadata"]["uid"]);
+        assert_eq!(flow["metadata"]["correlation_uid"], alert["metadata"]["correlation_uid"]);
         let id = flow["connection_info"]["community_uid"].as_str().expect("TCP has one").to_owned();
         let name = flow["actor"]["process"]["name"].as_str().unwrap_or_default().to_owned();
         assert_eq!(name, "curl");

@@ -134,6 +134,17 @@ fn every_kind_of_finding_is_one_of_the_schema() {
     dispatcher.submit(bare);
     let mut stranger = alert(Firing, "d", b"x");
     let of_stranger = Arc::make_mut(stranger.alert.as_mut().unwrap());
+    of_stranger.rule.analysis = egret::alert::Analysis::Habit;
+    of_stranger.values.insert("baseline.expected".into(), egret::rule::Quantity::Ratio(1e6));
+    of_stranger.conditions = vec![egret::alert::Condition {
+        metric: "bytes_out".into(),
+        op: "gt",
+        limit: egret::rule::Quantity::Count(2_000_000),
+        value: Some(egret::rule::Quantity::Count(734_003_200)),
+        met: true,
+        capped: false,
+        estimated: false,
+    }];
     of_stranger.user = Some(egret::alert::UserFacts::default());
     of_stranger.destination.as_mut().unwrap().asn = Some(64_500);
     of_stranger.destination.as_mut().unwrap().country = Some("NL".into());
@@ -216,13 +227,14 @@ fn flows_of_alerts_are_events_of_the_schemas_and_name_their_alert() {
     for (number, flow) in ocsf[1..3].iter().enumerate() {
         let uid = format!("uid-a-flow-{number}");
         assert_eq!((&flow["metadata"]["uid"], &flow["type_uid"]), (&uid.into(), &400_106.into()));
-        assert_eq!(flow["metadata"]["correlation_uid"], ocsf[0]["metadata"]["uid"]);
+        assert_eq!(flow["metadata"]["correlation_uid"], ocsf[0]["metadata"]["correlation_uid"]);
         assert_eq!(ocsf[0]["finding_info"]["related_events"][number]["uid"], flow["metadata"]["uid"]);
         assert_eq!((&flow["traffic"]["bytes_out"], &flow["traffic"]["bytes"]), (&10_000.into(), &11_000.into()));
         assert_eq!(flow["unmapped"]["cumulative_traffic"]["bytes_out"], 90_000);
         assert!(flow["connection_info"]["community_uid"].as_str().unwrap().starts_with("1:"));
     }
     assert_eq!(ocsf[1]["actor"]["process"]["container"]["uid"], "c0ffee");
+    assert_ne!(ocsf[0]["metadata"]["uid"], ocsf[3]["metadata"]["uid"], "what is said twice is two events");
     let ecs = read("ecs");
     let flow = &ecs[1];
     assert_eq!((ecs.len(), &flow["event"]["dataset"]), (4, &"egress.flow".into()));

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::alert::{
-    Alert, AlertState, Condition, Destination, Evidence, ExecutableFacts, Lifecycle, Network, Parent, ProcessFacts,
-    Reason, RuleFacts, Seen, Source, UserFacts, Window, sentence,
+    Alert, AlertState, Analysis, Condition, Destination, Evidence, ExecutableFacts, Lifecycle, Network, Parent,
+    ProcessFacts, Reason, RuleFacts, Seen, Source, UserFacts, Window, sentence,
 };
 use crate::attribution::{Attribution, Process, UnknownReason};
 use crate::flow::{Counters, FlowState, Scope, community_id};
-use crate::rule::{Detail, Exactness, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Value};
+use crate::rule::{Detail, Exactness, Field, Host, ListMatch, Measured, Observation, Quantity, Rule, Trigger, Value};
 use crate::time::Timestamp;
 
 /// What is known of an alert when it is said.
@@ -82,6 +82,11 @@ pub fn compose(facts: Facts<'_>) -> Alert {
             escalated: escalation.map(|escalation| escalation.severity),
             outputs,
             outputs_only: rule.outputs_only,
+            analysis: match rule.trigger {
+                Trigger::FirstSeen(_) => Analysis::FirstSight,
+                Trigger::Baseline(_) => Analysis::Habit,
+                Trigger::When(_) | Trigger::Each | Trigger::Budget(_) => Analysis::Limit,
+            },
         },
         group,
         window,

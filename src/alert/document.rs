@@ -229,6 +229,21 @@ pub struct RuleFacts {
     /// Whether those replace the routing tree instead of adding to it.
     #[serde(skip)]
     pub outputs_only: bool,
+    /// How it finds what it finds.
+    #[serde(skip)]
+    pub analysis: Analysis,
+}
+
+/// How a rule finds what it finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Analysis {
+    /// By limits that somebody wrote.
+    #[default]
+    Limit,
+    /// By what was never seen before.
+    FirstSight,
+    /// By what the group did until now.
+    Habit,
 }
 
 impl RuleFacts {

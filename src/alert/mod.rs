@@ -23,8 +23,8 @@ pub use companion::{CompanionFlow, Companions};
 pub use compose::{Facts, compose};
 pub use delivery::Delivery;
 pub use document::{
-    Alert, AlertState, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent, Problem,
-    ProcessFacts, Reason, RuleFacts, Source, UserFacts, Window,
+    Alert, AlertState, Analysis, Condition, Destination, DocumentKind, ExecutableFacts, Network, Notification, Parent,
+    Problem, ProcessFacts, Reason, RuleFacts, Source, UserFacts, Window,
 };
 pub use evidence::{Evidence, Seen, Sighting};
 pub use group::{Due, Groups, Labels, Waits, Words};

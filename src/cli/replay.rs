@@ -137,7 +137,7 @@ impl Printer {
             let flow = Notification::of_flow(alert, flow);
             let document = match format {
                 FlowFormat::Ecs => ecs_json::encode(&flow, &self.origin),
-                FlowFormat::Ocsf => ocsf::encode(&flow, &self.origin, None),
+                FlowFormat::Ocsf => ocsf::encode(&flow, &self.origin, None, None),
             };
             self.out.write_all(&document)?;
             self.out.write_all(b"\n")?;

@@ -21,6 +21,29 @@ pub fn find(id: &str) -> Option<&'static Technique> {
     ALL.binary_search_by(|technique| technique.id.cmp(id)).ok().and_then(|index| ALL.get(index))
 }
 
+/// The id and the name of a tactic by its short name.
+pub fn tactic(short: &str) -> Option<(&'static str, &'static str)> {
+    TACTICS.iter().find(|(known, ..)| *known == short).map(|(_, id, name)| (*id, *name))
+}
+
+/// The tactics of the enterprise matrix: short name, id, name.
+static TACTICS: &[(&str, &str, &str)] = &[
+    ("reconnaissance", "TA0043", "Reconnaissance"),
+    ("resource-development", "TA0042", "Resource Development"),
+    ("initial-access", "TA0001", "Initial Access"),
+    ("execution", "TA0002", "Execution"),
+    ("persistence", "TA0003", "Persistence"),
+    ("privilege-escalation", "TA0004", "Privilege Escalation"),
+    ("defense-evasion", "TA0005", "Defense Evasion"),
+    ("credential-access", "TA0006", "Credential Access"),
+    ("discovery", "TA0007", "Discovery"),
+    ("lateral-movement", "TA0008", "Lateral Movement"),
+    ("collection", "TA0009", "Collection"),
+    ("command-and-control", "TA0011", "Command and Control"),
+    ("exfiltration", "TA0010", "Exfiltration"),
+    ("impact", "TA0040", "Impact"),
+];
+
 const fn technique(id: &'static str, name: &'static str, tactics: &'static str, current: bool) -> Technique {
     Technique { id, name, tactics, current }
 }

@@ -3,7 +3,7 @@
 use crate::alert::{Alert, Notification};
 use crate::dispatch::encode::ecs_json::known;
 use crate::escape::one_line;
-use crate::rule::Severity;
+use crate::rule::{Confidence, Severity};
 
 /// The record of one notification.
 pub fn encode(notification: &Notification) -> Vec<u8> {
@@ -83,12 +83,27 @@ fn fields(alert: &Alert) -> Vec<(&'static str, String)> {
     };
     custom("cs1Label", "cs1", "cmdline", alert.process.as_ref().and_then(|process| known(&process.cmdline)));
     custom("cs2Label", "cs2", "parent", alert.parent.as_ref().and_then(|parent| known(&parent.exe)));
-    custom("cs3Label", "cs3", "container", alert.container.as_ref().map(|container| container.id.to_string()));
+    let unit = alert.process.as_ref().and_then(|process| process.unit.as_deref()).map(str::to_owned);
+    match &alert.container {
+        Some(container) => custom("cs3Label", "cs3", "container", Some(container.id.to_string())),
+        None => custom("cs3Label", "cs3", "unit", unit),
+    }
     custom("cs4Label", "cs4", "attack", (!rule.attack.is_empty()).then(|| rule.attack.join(",")));
     custom("cs5Label", "cs5", "pack", rule.pack.clone());
     custom("cs6Label", "cs6", "alertKey", Some(state.key.to_string()));
     let bytes_total = alert.values.get("bytes_total").map(|value| value.as_f64().to_string());
     custom("cn1Label", "cn1", "bytesTotal", bytes_total);
+    let number = |metric: &str| alert.values.get(metric).map(|value| value.as_f64().to_string());
+    custom("cn2Label", "cn2", "packetsOut", number("packets_out"));
+    custom("cn3Label", "cn3", "packetsIn", number("packets_in"));
+    let confidence = match rule.confidence {
+        Confidence::Low => 1,
+        Confidence::Medium => 2,
+        Confidence::High => 3,
+    };
+    custom("cfp1Label", "cfp1", "confidence", Some(confidence.to_string()));
+    custom("cfp2Label", "cfp2", "baselineExpected", number("baseline.expected"));
+    custom("cfp3Label", "cfp3", "baselineDeviation", number("baseline.deviation"));
     let group: Vec<String> = alert.group.iter().map(|(field, value)| format!("{field}={value}")).collect();
     custom("flexString1Label", "flexString1", "group", Some(group.join(" ")));
     let values: Vec<String> =

@@ -2,11 +2,13 @@
 //!
 //! What ECS has no field for stands below `egress.`, so that nothing is dropped.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::alert::Origin;
-use crate::alert::{Alert, DocumentKind, Notification};
-use crate::rule::{Confidence, Quantity, Severity, Sum, Value};
+use crate::alert::{Alert, DocumentKind, Notification, ProcessFacts};
+use crate::rule::{Confidence, Quantity, Severity, Sum, Value, technique};
 
 /// The version of ECS that the field names are taken from.
 pub const ECS_VERSION: &str = "9.4.0";
@@ -144,13 +146,20 @@ fn set_attack(fields: &mut Fields, techniques: &[String]) {
         return;
     }
     fields.set("threat.framework", "MITRE ATT&CK");
-    let parents: std::collections::BTreeSet<&str> = techniques
-        .iter()
-        .map(|technique| technique.split_once('.').map_or(&**technique, |(parent, _)| parent))
-        .collect();
-    fields.set("threat.technique.id", json!(parents));
-    let below: Vec<&String> = techniques.iter().filter(|technique| technique.contains('.')).collect();
-    fields.set("threat.technique.subtechnique.id", (!below.is_empty()).then(|| json!(below)));
+    let above = |id: &String| id.split_once('.').map_or(id.as_str(), |(above, _)| above).to_owned();
+    let parents: BTreeSet<String> = techniques.iter().map(above).collect();
+    let below: BTreeSet<String> = techniques.iter().filter(|technique| technique.contains('.')).cloned().collect();
+    for (field, ids) in [("threat.technique", parents), ("threat.technique.subtechnique", below)] {
+        let names: Vec<&str> = ids.iter().filter_map(|id| technique::find(id)).map(|known| known.name).collect();
+        fields.set(&format!("{field}.id"), (!ids.is_empty()).then(|| json!(ids)));
+        fields.set(&format!("{field}.name"), (!names.is_empty()).then(|| json!(names)));
+    }
+    let known = techniques.iter().filter_map(|id| technique::find(id));
+    let tactics: BTreeSet<_> = known.flat_map(|known| known.tactics.split(',')).filter_map(technique::tactic).collect();
+    if !tactics.is_empty() {
+        fields.set("threat.tactic.id", json!(tactics.iter().map(|(id, _)| id).collect::<Vec<_>>()));
+        fields.set("threat.tactic.name", json!(tactics.iter().map(|(_, name)| name).collect::<Vec<_>>()));
+    }
 }
 
 fn set_process(fields: &mut Fields, alert: &Alert) {
@@ -160,6 +169,7 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
         fields.set("process.name", known(&process.executable.exe).and_then(|path| name_of(&path)));
         fields.set("process.command_line", known(&process.cmdline));
         fields.set("process.start", process.started_at);
+        fields.set("process.entity_id", entity_id(process));
         fields.set("process.working_directory", process.cwd.as_ref().and_then(known));
         fields.set("process.hash.sha256", process.executable.hash.as_deref());
         fields.set("package.name", process.executable.package.as_deref());
@@ -259,7 +269,15 @@ fn set_counts(fields: &mut Fields, alert: &Alert) {
     fields.set("source.packets", sum(Sum::PacketsOut));
     fields.set("destination.packets", sum(Sum::PacketsIn));
     fields.set("network.packets", sum(Sum::PacketsTotal));
+    for what in ["expected", "deviation", "buckets"] {
+        fields.set(&format!("egress.baseline.{what}"), alert.values.get(&format!("baseline.{what}")).copied());
+    }
     fields.set("egress.connections", alert.values.get("connections").copied());
+}
+
+/// A process for ever: its pid and its start; `None` where that is not known.
+pub fn entity_id(process: &ProcessFacts) -> Option<String> {
+    process.started_at.map(|at| format!("{}-{}", process.pid, at.as_nanos()))
 }
 
 /// From 0 to 100: how bad, weighed with how sure.
@@ -361,6 +379,8 @@ mod tests {
         assert_eq!(field("network.direction"), "egress");
         assert_eq!(field("threat.technique.id"), json!(["T1567"]));
         assert_eq!(field("threat.technique.subtechnique.id"), json!(["T1567.002"]));
+        assert_eq!(field("threat.technique.subtechnique.name"), json!(["Exfiltration to Cloud Storage"]));
+        assert_eq!(field("threat.tactic.id"), json!(["TA0010"]));
         assert_eq!(field("related.ip"), json!(["10.0.3.9", "203.0.113.7"]));
         assert_eq!(field("egress.alert.key"), "b3:9f2c4e");
         assert_eq!(field("event.duration"), Json::Null);

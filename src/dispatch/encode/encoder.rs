@@ -1,5 +1,7 @@
 //! Chooses how an output writes: a format, and what stands around it.
 
+use std::sync::Arc;
+
 use jiff::tz::TimeZone;
 
 use crate::alert::Notification;
@@ -104,7 +106,7 @@ fn plain(format: Format, palette: Palette, message: &Message, origin: &Origin) -
         Format::Json => json::encode(message, origin),
         Format::Text => text::encode(message, palette).into_bytes(),
         Format::Ecs => lines(message, |notification| ecs_json::encode(notification, origin)),
-        Format::Ocsf => lines(message, |one| ocsf::encode(one, origin, message.suppressed.as_deref())),
+        Format::Ocsf => findings(message, origin),
         Format::Cef => lines(message, cef::encode),
         Format::Leef => lines(message, leef::encode),
         Format::Alertmanager => intake::alertmanager_webhook(message, origin),
@@ -121,6 +123,17 @@ fn plain(format: Format, palette: Palette, message: &Message, origin: &Origin) -
             lines(message, |notification| rfc5424::encode(notification, origin, &header, Body::Structured))
         }
     }
+}
+
+/// Each finding under an id of its own: the message's, and its place where there are several.
+fn findings(message: &Message, origin: &Origin) -> Vec<u8> {
+    let several = message.notifications.len() > 1;
+    let finding = |(place, one): (usize, &Arc<Notification>)| {
+        let uid = if several { format!("{}-{place}", message.id) } else { message.id.to_string() };
+        ocsf::encode(one, origin, message.suppressed.as_deref(), Some(&uid))
+    };
+    let records: Vec<Vec<u8>> = message.notifications.iter().enumerate().map(finding).collect();
+    records.join(&b'\n')
 }
 
 fn lines(message: &Message, encode: impl Fn(&Notification) -> Vec<u8>) -> Vec<u8> {

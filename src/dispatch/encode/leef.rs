@@ -3,13 +3,15 @@
 use crate::alert::Notification;
 use crate::dispatch::encode::{cef, ecs_json::known};
 use crate::escape::one_line;
+use crate::time::Timestamp;
 
 /// The record of one notification.
 pub fn encode(notification: &Notification) -> Vec<u8> {
     let (id, _) = identity(notification);
     let id = one_line(id).replace('|', "/");
     let mut attributes = vec![
-        ("devTime", notification.timestamp.as_millis().to_string()),
+        ("devTime", milliseconds(notification.timestamp)),
+        ("devTimeFormat", "yyyy-MM-dd'T'HH:mm:ss.SSSX".to_owned()),
         ("sev", cef::severity(notification.severity()).to_string()),
         ("action", notification.kind.name().to_owned()),
         ("msg", notification.summary().to_owned()),
@@ -68,6 +70,11 @@ pub fn encode(notification: &Notification) -> Vec<u8> {
     let attributes: Vec<String> =
         attributes.into_iter().map(|(key, value)| format!("{key}={}", one_line(value.replace('\t', " ")))).collect();
     format!("LEEF:2.0|Egret|egret|{}|{id}|x09|{}", env!("CARGO_PKG_VERSION"), attributes.join("\t")).into_bytes()
+}
+
+fn milliseconds(timestamp: Timestamp) -> String {
+    let text = timestamp.to_string();
+    text.get(..23).map_or_else(|| text.clone(), |kept| format!("{kept}Z"))
 }
 
 /// What the event is, and what people call it.

@@ -8,23 +8,23 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use crate::alert::Origin;
-use crate::alert::{Alert, CompanionFlow, Destination, DocumentKind, Network, Notification};
+use crate::alert::{Alert, Analysis, CompanionFlow, Destination, DocumentKind, Network, Notification};
 use crate::attribution::Container;
-use crate::dispatch::encode::ecs_json::known;
+use crate::dispatch::encode::ecs_json::{entity_id, known};
 use crate::dispatch::encode::network_activity;
-use crate::rule::{Confidence, Severity};
+use crate::rule::{Confidence, Quantity, Severity, technique};
 
 /// The release that the attributes are taken from.
 pub const OCSF_VERSION: &str = "1.5.0";
 
-/// The event of one notification; `suppressed` says what held it back.
-pub fn encode(notification: &Notification, origin: &Origin, suppressed: Option<&str>) -> Vec<u8> {
-    let event = event(notification, origin, suppressed);
+/// The event of one notification; `suppressed` says what held it back, `uid` names the event.
+pub fn encode(notification: &Notification, origin: &Origin, suppressed: Option<&str>, uid: Option<&str>) -> Vec<u8> {
+    let event = event(notification, origin, suppressed, uid);
     serde_json::to_vec(&event).expect("strings are the only keys, and nothing here fails to serialise")
 }
 
 /// The same as a JSON value.
-pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&str>) -> Json {
+pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&str>, uid: Option<&str>) -> Json {
     if let (DocumentKind::Flow, Some(alert)) = (notification.kind, &notification.alert) {
         return network_activity::event(notification, alert, origin);
     }
@@ -60,6 +60,9 @@ pub fn event(notification: &Notification, origin: &Origin, suppressed: Option<&s
     });
     let Json::Object(event) = &mut event else { return Json::Null };
     set(event, "status_detail", suppressed.map(Json::from));
+    if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
+        set(metadata, "uid", uid.map(Json::from));
+    }
     if let Some(alert) = &notification.alert {
         set_alert(event, alert);
     }
@@ -103,7 +106,8 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
     event.insert("confidence_id".to_owned(), json!(confidence.0));
     event.insert("confidence".to_owned(), json!(confidence.1));
     if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
-        metadata.insert("uid".to_owned(), json!(&*state.uid));
+        // What is said of one alert belongs together.
+        metadata.insert("correlation_uid".to_owned(), json!(&*state.uid));
         set(metadata, "labels", (!rule.tags.is_empty()).then(|| json!(rule.tags)));
     }
     if let Some(Json::Object(finding)) = event.get_mut("finding_info") {
@@ -117,8 +121,16 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
         finding.insert("created_time".to_owned(), json!(state.started_at.as_millis()));
         if let Some(Json::Object(analytic)) = finding.get_mut("analytic") {
             set(analytic, "version", rule.revision.map(|revision| json!(revision.to_string())));
+            let (id, kind) = match alert.rule.analysis {
+                Analysis::Limit => (1, "Rule"),
+                Analysis::FirstSight => (2, "Behavioral"),
+                Analysis::Habit => (3, "Statistical"),
+            };
+            analytic.insert("type_id".to_owned(), json!(id));
+            analytic.insert("type".to_owned(), json!(kind));
         }
     }
+    set(event, "anomaly_analyses", anomaly(alert));
     event.insert("evidences".to_owned(), json!([evidence(alert)]));
     event.insert("observables".to_owned(), observables(alert));
     event.insert(
@@ -138,6 +150,21 @@ fn set_alert(event: &mut Map<String, Json>, alert: &Alert) {
             "unit": alert.process.as_ref().and_then(|process| process.unit.as_deref()),
         }),
     );
+}
+
+/// What a group did against what it does, for rules that know that.
+fn anomaly(alert: &Alert) -> Option<Json> {
+    let expected = alert.values.get("baseline.expected")?;
+    let measured = alert.conditions.first()?;
+    let observation = |value: Option<Quantity>| {
+        let value = value.map_or_else(|| "unknown".to_owned(), |value| value.as_f64().to_string());
+        json!([{"observation_parameter": measured.metric, "observations": [{"value": value}]}])
+    };
+    Some(json!([{
+        "analysis_targets": [{"name": measured.metric}],
+        "anomalies": observation(measured.value),
+        "baselines": observation(Some(*expected)),
+    }]))
 }
 
 fn evidence(alert: &Alert) -> Json {
@@ -223,6 +250,7 @@ pub(super) fn process(alert: &Alert, process: &crate::alert::ProcessFacts) -> Js
     let mut object = Map::new();
     object.insert("pid".to_owned(), json!(process.pid));
     set(&mut object, "cmd_line", known(&process.cmdline).map(Json::from));
+    set(&mut object, "uid", entity_id(process).map(Json::from));
     set(&mut object, "created_time", process.started_at.map(|at| json!(at.as_millis())));
     set(&mut object, "working_directory", process.cwd.as_ref().and_then(known).map(Json::from));
     if let Some(path) = known(&process.executable.exe) {
@@ -277,9 +305,21 @@ fn observables(alert: &Alert) -> Json {
 }
 
 fn attacks(techniques: &[String]) -> Json {
-    let attack = |id: &String| match id.split_once('.') {
-        Some((technique, _)) => json!({"technique": {"uid": technique}, "sub_technique": {"uid": id}}),
-        None => json!({"technique": {"uid": id}}),
+    let named = |id: &str| match technique::find(id) {
+        Some(known) => json!({"uid": id, "name": known.name}),
+        None => json!({"uid": id}),
+    };
+    let attack = |id: &String| {
+        let mut attack = match id.split_once('.') {
+            Some((above, _)) => json!({"technique": named(above), "sub_technique": named(id)}),
+            None => json!({"technique": named(id)}),
+        };
+        let tactics = technique::find(id).map_or("", |known| known.tactics).split(',').filter_map(technique::tactic);
+        let tactics: Vec<Json> = tactics.map(|(uid, name)| json!({"uid": uid, "name": name})).collect();
+        if !tactics.is_empty() {
+            attack["tactics"] = Json::Array(tactics);
+        }
+        attack
     };
     Json::Array(techniques.iter().map(attack).collect())
 }
@@ -317,7 +357,7 @@ mod tests {
 
     #[test]
     fn an_alert_is_a_detection_finding() {
-        let event = event(&example::firing(), &example::origin(), None);
+        let event = event(&example::firing(), &example::origin(), None, Some("01N"));
         for (pointer, expected) in [
             ("/class_uid", json!(2004)),
             ("/type_uid", json!(200_401)),
@@ -325,7 +365,11 @@ mod tests {
             ("/status_id", json!(1)),
             ("/finding_info/uid", json!("b3:9f2c4e")),
             ("/finding_info/attacks/0/sub_technique/uid", json!("T1567.002")),
-            ("/metadata/uid", json!("01JX8Q4Z7M0000000000000000")),
+            ("/metadata/uid", json!("01N")),
+            ("/metadata/correlation_uid", json!("01JX8Q4Z7M0000000000000000")),
+            ("/finding_info/attacks/0/technique/name", json!("Exfiltration Over Web Service")),
+            ("/finding_info/attacks/0/tactics/0/uid", json!("TA0010")),
+            ("/finding_info/analytic/type_id", json!(1)),
             ("/evidences/0/process/cmd_line", json!("rclone copy /srv/pii remote:bkt")),
             ("/evidences/0/dst_endpoint/port", json!(443)),
             ("/evidences/0/tls/sni", json!("up.storage.example.net")),
@@ -353,7 +397,7 @@ mod tests {
         ];
         let problem = Notification::of_problem(crate::time::Timestamp::EPOCH, crate::alert::Problem::default());
         for notification in [&*example::firing(), &*example::resolved(), &problem] {
-            let event = event(notification, &example::origin(), Some("silence 1"));
+            let event = event(notification, &example::origin(), Some("silence 1"), None);
             for pointer in required {
                 assert!(event.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer}");
             }
