@@ -101,6 +101,15 @@ impl Silences {
         self.silences.retain(|_, (silence, _)| silence.ends_at.is_none_or(|ends| ends >= before));
     }
 
+    /// Takes those of the configuration, whose ids begin so, in place of the earlier ones. What an operator ended
+    /// stays ended.
+    pub fn replace_configured(&mut self, configured: Self, beginning: &str) {
+        self.silences.retain(|id, _| !id.starts_with(beginning) || configured.silences.contains_key(id));
+        for (id, silence) in configured.silences {
+            self.silences.entry(id).or_insert(silence);
+        }
+    }
+
     /// When the next one begins or ends.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         let moments = self.silences.values().flat_map(|(silence, _)| [Some(silence.starts_at), silence.ends_at]);

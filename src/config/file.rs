@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::config::read;
 use crate::dispatch::settings::{
-    InhibitSettings, OutboxSettings, OutputSettings, RedactSettings, RoutingSettings, duration_option,
+    InhibitSettings, OutboxSettings, OutputSettings, RedactSettings, RoutingSettings, SilenceSettings, duration_option,
 };
 use crate::rule::diagnose::{Report, Source};
 
@@ -41,6 +41,8 @@ pub struct ConfigFile {
     pub routing: RoutingSettings,
     /// Alerts that keep others quiet.
     pub inhibit: Vec<InhibitSettings>,
+    /// What nobody needs to hear of for a while.
+    pub silences: Vec<SilenceSettings>,
     /// How much waits on disk.
     pub outbox: OutboxSettings,
     /// What is covered in command lines.

@@ -82,6 +82,9 @@ pub enum StartError {
     /// A pattern of an inhibition.
     #[error("inhibit")]
     Inhibit(#[from] PatternError),
+    /// A silence that stands in the configuration.
+    #[error("silences")]
+    Silence(#[from] SilenceError),
     /// A pattern for secrets.
     #[error("redact.patterns")]
     Redact(#[from] regex::Error),

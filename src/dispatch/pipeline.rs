@@ -20,7 +20,7 @@ use crate::dispatch::notifier::NotifyError;
 use crate::dispatch::outlet::{Outlet, Refill};
 use crate::dispatch::queue::{Health, Verdict};
 use crate::dispatch::route::Router;
-use crate::dispatch::settings::{DispatchSettings, GroupSettings};
+use crate::dispatch::settings::{CONFIGURED, DispatchSettings, GroupSettings, SilenceSettings};
 use crate::dispatch::status::{OutputStatus, Status};
 use crate::rule::Severity;
 use crate::time::Timestamp;
@@ -97,7 +97,7 @@ impl Pipeline {
             redactor: settings.redactor()?,
             outlets,
             inhibitions: settings.inhibitions()?,
-            silences: Silences::default(),
+            silences: configured_silences(settings)?,
             ahead: 0,
             firing: BTreeMap::new(),
             held_by_rule: Vec::new(),
@@ -200,7 +200,8 @@ impl Pipeline {
         {
             self.dissolve_groups(name, now);
         }
-        let Self { router, redactor, inhibitions, outlets, max_age, .. } = next;
+        let Self { router, redactor, inhibitions, silences, outlets, max_age, .. } = next;
+        self.silences.replace_configured(silences, CONFIGURED);
         (self.router, self.redactor, self.inhibitions, self.max_age) = (router, redactor, inhibitions, max_age);
         let mut before = std::mem::take(&mut self.outlets);
         let mut forgetful = Vec::new();
@@ -859,6 +860,15 @@ impl Pipeline {
     }
 }
 
+fn configured_silences(settings: &DispatchSettings) -> Result<Silences, StartError> {
+    let mut silences = Silences::default();
+    for silence in settings.silences.iter().map(SilenceSettings::silence) {
+        silence.check(settings.outbox.longest_silence)?;
+        silences.add(silence)?;
+    }
+    Ok(silences)
+}
+
 /// Which of the receivers that the routing tree names.
 enum To {
     Everybody,
@@ -984,6 +994,32 @@ outputs:
             "whoever heard that it fires hears that it is over; what still fires is said when the silence ends"
         );
         assert_eq!(pipeline.status().suppressed, 2);
+    }
+
+    #[test]
+    fn silences_may_stand_in_the_configuration() {
+        let written = |until: i64| {
+            let (from, until) = (at(0), at(until));
+            format!(
+                "{OUTPUTS}silences: [{{when: {{rule: x}}, from: '{from}', until: '{until}', author: a, reason: b}}]"
+            )
+        };
+        let mut pipeline = read(&written(100));
+        pipeline.restore(Standing::default(), at(0));
+        pipeline.handle_notification(alert(Firing, "x", "alice"), at(1));
+        assert_eq!(drain(&mut pipeline, 20), ["soc x alice"]);
+        let id = pipeline.silences()[0].id.clone();
+        pipeline.expire_silence(&id, at(30)).unwrap();
+        assert_eq!(drain(&mut pipeline, 60), ["hook x alice"]);
+        pipeline.replace(read(&written(100)), &BTreeSet::new(), at(61));
+        assert!(!pipeline.silences()[0].is_active(at(61)), "what an operator ended stays ended");
+        pipeline.replace(read(&written(200)), &BTreeSet::new(), at(62));
+        assert!(pipeline.silences()[0].is_active(at(62)), "another one holds");
+        pipeline.replace(read(OUTPUTS), &BTreeSet::new(), at(63));
+        assert!(pipeline.silences().is_empty());
+        let longer = settings_of(serde_yaml::from_str(&written(31 * 86_400)).unwrap());
+        let refused = Pipeline::new(&longer, Origin::default(), at(0)).unwrap_err();
+        assert!(matches!(refused, StartError::Silence(_)), "{refused}");
     }
 
     #[test]
@@ -1254,11 +1290,12 @@ routing: {defaults: {outputs: [siem]}}";
         outputs: BTreeMap<String, crate::dispatch::settings::OutputSettings>,
         routing: crate::dispatch::settings::RoutingSettings,
         inhibit: Vec<crate::dispatch::settings::InhibitSettings>,
+        silences: Vec<SilenceSettings>,
     }
 
     fn settings_of(written: Written) -> DispatchSettings {
-        let Written { outputs, routing, inhibit } = written;
-        DispatchSettings { outputs, routing, inhibit, ..DispatchSettings::default() }
+        let Written { outputs, routing, inhibit, silences } = written;
+        DispatchSettings { outputs, routing, inhibit, silences, ..DispatchSettings::default() }
     }
 
     fn with_flow(notification: &Notification) -> Arc<Notification> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
-use crate::alert::{Inhibition, Matcher, PatternError, Redactor, Waits};
+use crate::alert::{Inhibition, Matcher, PatternError, Redactor, Silence, Waits};
 use crate::rule::Severity;
+use crate::time::Timestamp;
 
 /// Everything that says where alerts go.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct DispatchSettings {
     pub routing: RoutingSettings,
     /// Alerts that keep others quiet.
     pub inhibit: Vec<InhibitSettings>,
+    /// What nobody needs to hear of for a while.
+    pub silences: Vec<SilenceSettings>,
     /// How much waits on disk.
     pub outbox: OutboxSettings,
     /// What is covered in command lines.
@@ -66,6 +69,41 @@ pub struct InhibitSettings {
     /// Labels that both must share.
     pub equal: Vec<String>,
 }
+
+/// A silence that stands in the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SilenceSettings {
+    /// Patterns by label; all labels must match one of their patterns.
+    pub when: BTreeMap<String, OneOrMany>,
+    /// From when on it holds.
+    pub from: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Who wanted it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl SilenceSettings {
+    /// The silence; what is written the same has the same id.
+    pub fn silence(&self) -> Silence {
+        let list = |patterns: &OneOrMany| patterns.as_list().into_iter().map(str::to_owned).collect();
+        let content = format!("{:?} {} {} {} {}", self.when, self.from, self.until, self.author, self.reason);
+        Silence {
+            id: format!("{CONFIGURED}{}", &blake3::hash(content.as_bytes()).to_hex()[..12]),
+            matchers: self.when.iter().map(|(label, patterns)| (label.clone(), list(patterns))).collect(),
+            starts_at: self.from,
+            ends_at: Some(self.until),
+            author: self.author.clone(),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// How the ids of silences begin that stand in the configuration.
+pub const CONFIGURED: &str = "file-";
 
 /// One output: a kind with its own keys, and the keys that all kinds share.
 #[derive(Debug, Clone)]
