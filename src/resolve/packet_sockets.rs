@@ -39,13 +39,13 @@ impl PacketSockets {
         let stop = Arc::new(AtomicBool::new(false));
         let (published, stopped) = (Arc::clone(&holders), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("egret-suspects".into()).spawn(move || {
-            let mut next = Instant::now() + INTERVAL;
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(STOP_INTERVAL);
-                if Instant::now() >= next {
-                    next = Instant::now() + INTERVAL;
-                    published.store(Arc::new(search.look(Instant::now())));
+            loop {
+                // Whoever stops it wakes it; waking for nothing costs one look.
+                std::thread::park_timeout(INTERVAL);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
                 }
+                published.store(Arc::new(search.look(Instant::now())));
             }
         })?;
         Ok(Self { holders, stop, thread: Some(thread) })
@@ -60,9 +60,9 @@ impl PacketSockets {
 impl Drop for PacketSockets {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        if thread.join().is_err() {
             warn!("the thread that looks for packet sockets panicked");
         }
     }
@@ -120,9 +120,6 @@ impl Search {
 
 /// How often the sockets are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// How late a stop is noticed.
-const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// For how long a holder that is gone is remembered.
 const REMEMBER: Duration = Duration::from_secs(15);

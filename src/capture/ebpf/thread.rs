@@ -119,4 +119,4 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
 /// So that the thread notices soon that it shall end.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
