@@ -164,7 +164,8 @@ impl Tool for Bandwhich {
         let mut this = *self;
         // Its totals are sums of means over the last five seconds: they are whole five quiet seconds later.
         wait_for_refreshes(&this.process, 8);
-        this.process.signal(Signal::INT);
+        // It ends by a key or by this; where the tests run in the background, an interrupt is ignored.
+        this.process.signal(Signal::TERM);
         this.process.wait_within(wait::PATIENCE);
         let mut findings = Findings::default();
         for (name, usage) in totals_of_bandwhich(&this.process.output()) {
