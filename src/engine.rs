@@ -36,7 +36,7 @@ use crate::attribution::{
     Attribution, Evidence, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason,
 };
 use crate::flow::{
-    CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
+    BATCH, CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
     OwnerSlot, SourceCount, Tag,
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
@@ -81,6 +81,8 @@ pub struct Engine {
     now: Timestamp,
     /// The next tick to be made; none before the first input.
     next_tick: Option<Tick>,
+    /// The end of the tick that is being filled; before any time where there is none.
+    tick_end: Timestamp,
     /// The tick of the latest input.
     last_input: Tick,
     /// The minute for which the schedules were looked up.
@@ -184,6 +186,7 @@ impl Engine {
             silent: false,
             now: Timestamp::EPOCH,
             next_tick: None,
+            tick_end: Timestamp::EPOCH,
             last_input: 0,
             schedule_minute: i64::MIN,
             statistics: Statistics::default(),
@@ -233,7 +236,10 @@ impl Engine {
         // What was looked up names the flows that follow, and a name belongs to a flow that is known.
         let (lookups, others): (Vec<&Payload<'_>>, Vec<_>) = payloads.iter().partition(|payload| payload.is_dns());
         lookups.into_iter().for_each(|payload| self.handle_payload(payload));
-        updates.iter().for_each(|update| self.handle_update(update));
+        for together in updates.chunks(BATCH) {
+            self.flows.look_at(together.iter().map(|update| &update.key));
+            together.iter().for_each(|update| self.handle_update(update));
+        }
         others.into_iter().for_each(|payload| self.handle_payload(payload));
     }
 
@@ -459,7 +465,7 @@ impl Engine {
         }
         self.owners.stop_awaiting();
         self.tick(next);
-        self.next_tick = Some(next + 1);
+        self.set_next_tick(next + 1);
         if self.settings.records == Records::On {
             let open: Vec<FlowId> = self.flows.ids().collect();
             for id in open {
@@ -474,6 +480,8 @@ impl Engine {
         statistics.flows = self.flows.statistics();
         statistics.names = self.names.statistics();
         statistics.owners = self.owners.len();
+        // What the last tick found is kept there for the room of new groups.
+        statistics.group_bytes = 0;
         for watch in &self.watches {
             let series = watch.statistics();
             let counts = watch.counts();
@@ -550,7 +558,7 @@ impl Engine {
     fn observe(&mut self, mut packets: &[Packet<'_>], slot: OwnerSlot) {
         while let Some(first) = packets.first() {
             self.hear_at(first.timestamp);
-            let end = self.tick_end();
+            let end = self.tick_end;
             let (now, later) = packets.split_at(together(packets, end));
             self.flows.observe(now, slot, &self.settings.local);
             let latest = now.iter().map(|packet| packet.timestamp).max();
@@ -560,11 +568,6 @@ impl Engine {
             self.read_payloads(now);
             packets = later;
         }
-    }
-
-    /// The end of the tick that is being filled.
-    fn tick_end(&self) -> Timestamp {
-        self.next_tick.map_or(Timestamp::from_nanos(i64::MAX), |next| moment(next, self.settings.tick))
     }
 
     /// Takes in flows that were just opened: counts their owner, asks for it where it is not known.
@@ -584,7 +587,7 @@ impl Engine {
         }
         for (flow, notes) in self.flows.take_evicted() {
             let facts = notes.facts();
-            let at = self.tick_end();
+            let at = self.tick_end;
             self.tell_end(&flow, &notes, FlowEndReason::LackOfResources, at);
             self.let_go(&flow, notes);
             self.report_flow(&flow, facts, FlowEndReason::LackOfResources);
@@ -674,6 +677,11 @@ impl Engine {
 
     /// Makes every tick up to an input.
     fn hear_at(&mut self, at: Timestamp) {
+        // Most inputs are of the tick that is being filled.
+        if at < self.tick_end && at >= self.tick_end.before(self.settings.tick) {
+            self.last_input = self.last_input.max(self.next_tick.unwrap_or(1) - 1);
+            return;
+        }
         self.advance_to(at);
         self.last_input = self.last_input.max(tick_of(at, self.settings.tick));
     }
@@ -683,7 +691,7 @@ impl Engine {
         let length = self.settings.tick;
         let Some(mut next) = self.next_tick else {
             self.now = at;
-            self.next_tick = Some(tick_of(at, length) + 1);
+            self.set_next_tick(tick_of(at, length) + 1);
             return;
         };
         let waiting_for = tick_of(at, length).saturating_add(1);
@@ -692,8 +700,13 @@ impl Engine {
             self.tick(next);
             let due = self.next_due(next + 1).map_or(waiting_for, |due| self.after_silence(due));
             next = due.min(waiting_for);
-            self.next_tick = Some(next);
+            self.set_next_tick(next);
         }
+    }
+
+    fn set_next_tick(&mut self, next: Tick) {
+        self.next_tick = Some(next);
+        self.tick_end = moment(next, self.settings.tick);
     }
 
     /// In a long silence the ticks grow longer, so that a capture whose clock
@@ -829,7 +842,12 @@ impl Engine {
     /// others are looked at one by one.
     fn drain(&mut self, now: &Moment<'_>) {
         let Self { flows, bindings, watches, owners, statistics, .. } = self;
-        let left = flows.drain(now.at, |owner, tag, counters| {
+        let look = |watches: &Vec<Watch>, tags: &[Tag]| {
+            let groups = tags.iter().flat_map(|tag| bindings.groups(binding_of(*tag)));
+            let seen = groups.filter_map(|bound| Some(watches.get(bound.watch as usize)?.glance(bound.group)));
+            std::hint::black_box(seen.fold(0, |seen, one| seen ^ one));
+        };
+        let left = flows.drain(now.at, watches, look, |watches, owner, tag, counters| {
             let groups = bindings.groups(binding_of(tag));
             let weight = counters.weight();
             let mut fits = groups.iter().map(|bound| match watches.get_mut(bound.watch as usize) {
@@ -1204,8 +1222,8 @@ const MAX_INTERFACES: usize = 65_535;
 
 /// The last tick at or before a moment.
 fn tick_of(at: Timestamp, tick: Duration) -> Tick {
-    let nanos = u128::from(u64::try_from(at.as_nanos()).unwrap_or(0));
-    Tick::try_from(nanos / tick.as_nanos().max(1)).unwrap_or(Tick::MAX)
+    let nanos = u64::try_from(at.as_nanos()).unwrap_or(0);
+    nanos / u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 fn is_or_descends_from(process: &Process, pid: u32) -> bool {
@@ -1363,6 +1381,18 @@ mod tests {
         }
         assert_eq!(engine.after_silence(engine.last_input + 100), engine.last_input + 100);
         assert_eq!(engine.after_silence(engine.last_input + 20_001), engine.last_input + 20_002);
+    }
+
+    #[test]
+    fn memory_of_groups_is_what_they_hold_now_however_long_it_runs() {
+        let mut engine = Engine::new(Settings::default(), Arc::new(RuleSet::new([Arc::new(rule())])));
+        let mut bytes = Vec::new();
+        for second in 0..100 {
+            engine.handle_owned_packet(&packet(second * 1_000 + 100, 100), &curl());
+            bytes.push(engine.statistics().group_bytes);
+        }
+        assert!(bytes[50] > 0);
+        assert_eq!(bytes[50], bytes[99], "one group, whose window is full");
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Timestamp {
     pub const EPOCH: Self = Self(0);
 
     /// From nanoseconds since the Unix epoch.
+    #[inline]
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
@@ -29,6 +30,7 @@ impl Timestamp {
     }
 
     /// Nanoseconds since the Unix epoch.
+    #[inline]
     pub const fn as_nanos(self) -> i64 {
         self.0
     }
@@ -44,16 +46,19 @@ impl Timestamp {
     }
 
     /// The time from `earlier` to this moment; zero if `earlier` is later.
+    #[inline]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// This moment moved forward, held at the end of the representable range.
+    #[inline]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos_of(duration)))
     }
 
     /// This moment moved back, held at the start of the representable range.
+    #[inline]
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(nanos_of(duration)))
     }

@@ -64,11 +64,13 @@ macro_rules! saturating_sum {
     ($($unit:ident)*) => {$(
         impl Add for $unit {
             type Output = Self;
+            #[inline]
             fn add(self, other: Self) -> Self {
                 Self(self.0.saturating_add(other.0))
             }
         }
         impl AddAssign for $unit {
+            #[inline]
             fn add_assign(&mut self, other: Self) {
                 *self = *self + other;
             }

@@ -164,7 +164,7 @@ proptest! {
             let (now, later) = rest.split_at((*piece.next().unwrap()).min(rest.len()));
             table.observe(now, OwnerSlot(1), &local);
             let at = now.iter().map(|packet| packet.timestamp).max().unwrap();
-            for id in table.drain(at, |_, _, _| false) {
+            for id in table.drain(at, &mut (), |(), _| {}, |(), _, _, _| false) {
                 take(&mut table, id);
             }
             for ended in table.expire(at) {

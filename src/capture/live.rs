@@ -162,6 +162,7 @@ impl Capture {
             settings: settings.clone(),
             sender,
             free,
+            spare: Vec::with_capacity(POOL_BATCHES),
             home: free_sender,
             counters: Arc::clone(&counters),
         };
@@ -306,6 +307,9 @@ struct Worker {
     settings: CaptureSettings,
     sender: Sender<Batch>,
     free: Receiver<Buffers>,
+    /// Free buffers, the one that came back last on top: its memory is still in the caches, and of most of the pool
+    /// no memory is ever touched.
+    spare: Vec<Buffers>,
     home: Sender<Buffers>,
     counters: Arc<Counters>,
 }
@@ -321,7 +325,9 @@ impl Worker {
                 let is_blind = self.taps.iter().all(|tap| tap.handle.is_none());
                 self.counters.blind.store(is_blind, Ordering::Relaxed);
             }
-            let mut buffers = match self.free.recv_timeout(POLL_TIMEOUT) {
+            self.spare.extend(self.free.try_iter());
+            let spare = self.spare.pop().map_or_else(|| self.free.recv_timeout(POLL_TIMEOUT), Ok);
+            let mut buffers = match spare {
                 Ok(buffers) => buffers,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -369,8 +375,8 @@ impl Worker {
     /// Whether anyone still listens.
     fn hand_over(&mut self, buffers: Buffers) -> bool {
         if buffers.is_empty() {
-            // The pool has room for all its batches.
-            return self.home.try_send(buffers).is_ok();
+            self.spare.push(buffers);
+            return true;
         }
         self.sender.send(Batch::new(buffers, self.home.clone())).is_ok()
     }
@@ -410,7 +416,7 @@ impl Worker {
     /// Takes what the rings still hold, so that the end of a capture is complete.
     fn finish(&mut self) {
         for _ in 0..POOL_BATCHES {
-            let Ok(mut buffers) = self.free.try_recv() else { break };
+            let Some(mut buffers) = self.spare.pop().or_else(|| self.free.try_recv().ok()) else { break };
             self.read(&mut buffers);
             if buffers.is_empty() || !self.hand_over(buffers) {
                 break;
@@ -425,10 +431,10 @@ fn suggestion(nearest: &Option<String>) -> String {
 }
 
 /// Batches in existence; what the consumer may lag behind before the kernel's ring fills.
-const POOL_BATCHES: usize = 32;
+const POOL_BATCHES: usize = 128;
 
-/// Frames in one batch.
-const BATCH_FRAMES: usize = 2_048;
+/// Frames in one batch: so few that their bytes are still in the second-level cache when they are read.
+const BATCH_FRAMES: usize = 256;
 
 /// How long a quiet link keeps the thread asleep, and with it how late a stop is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);

@@ -22,7 +22,8 @@ use crate::rule::{
 };
 use crate::time::Timestamp;
 use crate::window::{
-    Addition, Column, Gauges, GroupId, Openness, Room, Seen, Series, SeriesStatistics, Span, Tick, Track, WindowRef,
+    Addition, Column, Gauges, Group, GroupId, Openness, Room, Seen, Series, SeriesStatistics, Span, Tick, Track,
+    WindowRef,
 };
 
 /// A rule at work.
@@ -184,6 +185,9 @@ pub(super) struct Past {
     episode: u64,
     quiet_until: Option<Timestamp>,
 }
+
+/// Groups whose cache misses overlap.
+const TOGETHER: usize = 32;
 
 /// Ended alerts remembered for each rule.
 const MAX_PAST: usize = 65_536;
@@ -387,6 +391,16 @@ impl Watch {
         weight < state.headroom
     }
 
+    /// Reads a little of what [`Watch::may_collect`] and [`Watch::collect`] touch.
+    #[inline]
+    pub(super) fn glance(&self, group: GroupId) -> u64 {
+        let seen = |group: &Group<Box<[Value]>, GroupState>| {
+            let state = &group.extension;
+            state.measured ^ state.collected.packets_in.0 ^ group.gauges.glance()
+        };
+        self.series.group(group).map_or(0, seen)
+    }
+
     /// Collects what passed on a flow, to be booked in one with what passes on others of its group.
     #[inline]
     pub(super) fn collect(&mut self, group: GroupId, counters: &Counters, weight: u64) {
@@ -401,7 +415,12 @@ impl Watch {
 
     /// Books what was collected.
     pub(super) fn book_collected(&mut self, now: &Moment<'_>) {
-        for id in std::mem::take(&mut self.collected) {
+        let mut collected = std::mem::take(&mut self.collected);
+        for (place, &id) in collected.iter().enumerate() {
+            if place % TOGETHER == 0 {
+                let next = &collected[place..collected.len().min(place + TOGETHER)];
+                std::hint::black_box(next.iter().fold(0, |seen, id| seen ^ self.glance(*id)));
+            }
             let Some(group) = self.series.group_mut(id) else { continue };
             let counters = std::mem::take(&mut group.extension.collected);
             let mut addition = Addition::default();
@@ -412,12 +431,16 @@ impl Watch {
                 let happened = Happened { counters, ..Happened::default() };
                 memory.note(rule, now.length, now.tick, &group.key, &happened);
             }
+            // A group that is not near to its limits does not hold, unless by what it may have inherited.
+            let is_to_be_looked_at = group.is_newcomer() || now.decisions == Decisions::On;
             let state = &mut group.extension;
-            if state.touched != now.tick {
+            if is_to_be_looked_at && state.touched != now.tick {
                 state.touched = now.tick;
                 self.touched.push(id);
             }
         }
+        collected.clear();
+        self.collected = collected;
     }
 
     /// Notes that a flow ended.

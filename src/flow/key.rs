@@ -61,17 +61,24 @@ pub enum Scope {
 /// first packet is taken as local.
 #[derive(Debug, Clone, Default)]
 pub struct LocalAddresses {
+    /// Single addresses, which are compared in one step.
+    hosts: Vec<Address>,
     networks: Vec<IpNet>,
 }
 
 impl LocalAddresses {
     /// Addresses and networks that are this host's own.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self { networks: networks.into_iter().collect() }
+        let is_host = |network: &IpNet| network.prefix_len() == network.max_prefix_len();
+        let (hosts, networks): (Vec<IpNet>, Vec<IpNet>) = networks.into_iter().partition(is_host);
+        Self { hosts: hosts.iter().map(|host| host.addr().into()).collect(), networks }
     }
 
     /// Whether the address is this host's own.
     pub fn contains(&self, address: Address) -> bool {
+        if self.hosts.contains(&address) {
+            return true;
+        }
         if self.networks.is_empty() {
             return false;
         }
@@ -81,12 +88,12 @@ impl LocalAddresses {
 
     /// The single addresses among them.
     pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.networks.iter().filter(|network| network.prefix_len() == network.max_prefix_len()).map(IpNet::addr)
+        self.hosts.iter().map(|host| host.ip())
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.networks.is_empty()
+        self.hosts.is_empty() && self.networks.is_empty()
     }
 
     /// How a packet passed this host, seen from its sockets.

@@ -19,6 +19,6 @@ pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Passage, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
 pub use table::{
-    Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount, Tag,
-    ToldFlow,
+    BATCH, Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount,
+    Tag, ToldFlow,
 };

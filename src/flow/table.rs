@@ -32,8 +32,8 @@ pub const MAX_FLOWS: usize = 262_144;
 /// How long an ended flow still takes late packets.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Packets whose look-ups overlap, and entries that a tick looks at together.
-const BATCH: usize = 32;
+/// Packets whose look-ups overlap, keys that are looked at together, and entries that a tick takes from together.
+pub const BATCH: usize = 32;
 
 /// No entry has this number.
 const NONE: u32 = u32::MAX;
@@ -271,6 +271,18 @@ impl<X: Default> FlowTable<X> {
         std::hint::black_box(seen);
     }
 
+    /// Reads a little of the entries of these keys, to be called before [`FlowTable::observe_counters`] is with the
+    /// first of them: their cache misses overlap here and would not there.
+    pub fn look_at<'k>(&self, keys: impl Iterator<Item = &'k FlowKey>) {
+        let mut likely = [NONE; BATCH];
+        let mut count = 0;
+        for (likely, key) in likely.iter_mut().zip(keys) {
+            *likely = self.index.iter_hash(hash_key(&self.hasher, key)).next().copied().unwrap_or(NONE);
+            count += 1;
+        }
+        self.touch(&likely[..count]);
+    }
+
     /// Counts what a source counted by itself; `None` where there is no room.
     pub fn observe_counters(
         &mut self,
@@ -358,15 +370,25 @@ impl<X: Default> FlowTable<X> {
     /// with a tag is offered to `settle`, which takes its bytes or leaves them; the flows that have none, failed or
     /// were left are given back, for their bytes to be taken one by one or kept with [`FlowTable::keep_dirty`].
     ///
-    /// `now` is the tick; packets that follow are not expected to be older.
-    pub fn drain(&mut self, now: Timestamp, mut settle: impl FnMut(OwnerSlot, Tag, &Counters) -> bool) -> Vec<FlowId> {
+    /// `look` is called with the tags of several flows before `settle` is with the first. `now` is the tick; packets
+    /// that follow are not expected to be older.
+    pub fn drain<S>(
+        &mut self,
+        now: Timestamp,
+        state: &mut S,
+        look: impl Fn(&S, &[Tag]),
+        mut settle: impl FnMut(&mut S, OwnerSlot, Tag, &Counters) -> bool,
+    ) -> Vec<FlowId> {
         let mut left = Vec::new();
         let base = std::mem::replace(&mut self.base, now);
         let mut dirty = take(&mut self.dirty);
         for entries in dirty.chunks(BATCH) {
             self.touch(entries);
-            let seen = entries.iter().fold(0, |seen, &index| seen | self.warm.get(index).map_or(0, |warm| warm.tag.0));
-            std::hint::black_box(seen);
+            let mut tags = [Tag::default(); BATCH];
+            for (tag, index) in tags.iter_mut().zip(entries) {
+                *tag = self.warm.get(*index).map(|warm| warm.tag).unwrap_or_default();
+            }
+            look(state, &tags[..entries.len()]);
             for &index in entries {
                 let (hot, warm) = (&mut self.hot[index], &mut self.warm[index]);
                 if !hot.has(DIRTY) {
@@ -380,7 +402,7 @@ impl<X: Default> FlowTable<X> {
                     if let Some(spilled) = some_of(&self.spilled, index) {
                         counters.add(spilled);
                     }
-                    if settle(warm.owner, warm.tag, &counters) {
+                    if settle(state, warm.owner, warm.tag, &counters) {
                         warm.totals.add(&counters);
                         hot.clear();
                         if !self.spilled.is_empty() {

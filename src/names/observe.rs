@@ -40,9 +40,16 @@ pub struct FlowNames {
     application: Application,
     /// Payloads that were looked at.
     looked: u8,
+    /// What most flows do without.
+    learnt: Option<Box<Learnt>>,
+}
+
+/// What was learnt of a flow's names, and what is still being read.
+#[derive(Debug, Default)]
+struct Learnt {
     questions: Questions,
     name: Option<Arc<DestinationName>>,
-    said: Option<Box<Said>>,
+    said: Option<Said>,
     reader: Option<Box<Reader>>,
 }
 
@@ -199,16 +206,35 @@ impl FlowNames {
 
     /// What the remote end is called.
     pub fn name(&self) -> Option<&Arc<DestinationName>> {
-        self.name.as_ref()
+        self.learnt.as_ref()?.name.as_ref()
     }
 
     fn finish(&mut self) {
         self.stage = Stage::Done;
-        self.reader = None;
+        if let Some(learnt) = &mut self.learnt {
+            learnt.reader = None;
+        }
+        self.learnt.take_if(|learnt| learnt.name.is_none() && learnt.said.is_none());
+    }
+
+    fn learnt(&mut self) -> &mut Learnt {
+        self.learnt.get_or_insert_default()
     }
 
     fn said(&mut self) -> &mut Said {
-        self.said.get_or_insert_default()
+        self.learnt().said.get_or_insert_default()
+    }
+
+    fn reader(&mut self) -> Option<&mut Reader> {
+        self.learnt.as_mut()?.reader.as_deref_mut()
+    }
+
+    fn has_reader(&self) -> bool {
+        self.learnt.as_ref().is_some_and(|learnt| learnt.reader.is_some())
+    }
+
+    fn take_reader(&mut self) -> Option<Box<Reader>> {
+        self.learnt.as_mut()?.reader.take()
     }
 }
 
@@ -246,7 +272,8 @@ impl Names {
 
     /// Takes in whose flow it is. Says whether its name is another one for this owner.
     pub fn attribute(&mut self, flow: &mut FlowNames, key: &FlowKey, owner: ProcessKey, now: Timestamp) -> bool {
-        let answers = flow.reader.take_if(|reader| matches!(reader.kind, ReaderKind::Answers(_)));
+        let reader = flow.learnt.as_mut().map(|learnt| &mut learnt.reader);
+        let answers = reader.and_then(|reader| reader.take_if(|reader| matches!(reader.kind, ReaderKind::Answers(_))));
         if let Some(reader) = answers
             && let ReaderKind::Answers(bindings) = reader.kind
         {
@@ -304,7 +331,7 @@ impl Names {
             Protocol::TCP => self.read_stream(flow, segment),
             _ if seen == Application::Quic => self.read_quic(flow, segment),
             _ => {
-                let waits_for_quic = flow.application == Application::Quic && flow.reader.is_some();
+                let waits_for_quic = flow.application == Application::Quic && flow.has_reader();
                 if flow.looked >= MAX_DATAGRAMS && !waits_for_quic || seen != Application::Unknown {
                     flow.finish();
                 }
@@ -315,10 +342,10 @@ impl Names {
 
     /// Reads what the initiator of a TCP connection says first.
     fn read_stream(&mut self, flow: &mut FlowNames, segment: &Segment<'_>) -> bool {
-        if flow.stage == Stage::Plain && flow.reader.is_none() && !tls::begins_client_hello(segment.payload) {
+        if flow.stage == Stage::Plain && !flow.has_reader() && !tls::begins_client_hello(segment.payload) {
             return false;
         }
-        let mut reader = flow.reader.take();
+        let mut reader = flow.take_reader();
         let start = match reader.as_mut().map(|reader| &mut reader.kind) {
             Some(ReaderKind::Stream(stream)) => {
                 stream.add_segment(segment.sequence, segment.payload);
@@ -364,12 +391,12 @@ impl Names {
                 false
             }
             Reading::Hello(_) | Reading::Request(_) | Reading::Unknown => {
-                flow.reader = reader.or_else(|| {
+                flow.learnt().reader = reader.or_else(|| {
                     let mut stream = Stream::default();
                     stream.add_segment(segment.sequence, segment.payload);
                     self.reader(ReaderKind::Stream(stream))
                 });
-                if flow.reader.is_none() {
+                if !flow.has_reader() {
                     flow.finish();
                 }
                 false
@@ -378,10 +405,10 @@ impl Names {
     }
 
     fn read_quic(&mut self, flow: &mut FlowNames, segment: &Segment<'_>) -> bool {
-        if flow.reader.is_none() {
-            flow.reader = self.reader(ReaderKind::Quic(quic::Opener::default()));
+        if !flow.has_reader() {
+            flow.learnt().reader = self.reader(ReaderKind::Quic(quic::Opener::default()));
         }
-        let Some(Reader { kind: ReaderKind::Quic(opener), .. }) = flow.reader.as_deref_mut() else {
+        let Some(Reader { kind: ReaderKind::Quic(opener), .. }) = flow.reader() else {
             flow.finish();
             return false;
         };
@@ -406,10 +433,11 @@ impl Names {
             self.read_message(flow, segment, segment.payload, found);
             return false;
         }
-        if flow.reader.is_none() {
-            flow.reader = self.reader(ReaderKind::DnsOverTcp { out: Stream::default(), back: Stream::default() });
+        if !flow.has_reader() {
+            flow.learnt().reader =
+                self.reader(ReaderKind::DnsOverTcp { out: Stream::default(), back: Stream::default() });
         }
-        let Some(mut reader) = flow.reader.take() else {
+        let Some(mut reader) = flow.take_reader() else {
             flow.finish();
             return false;
         };
@@ -426,7 +454,7 @@ impl Names {
             }
         }
         if flow.wants() {
-            flow.reader = Some(reader);
+            flow.learnt().reader = Some(reader);
         }
         false
     }
@@ -447,7 +475,7 @@ impl Names {
         let Some(question) = &message.question else { return };
         match (message.is_response, segment.way) {
             (false, FrameDirection::Out) if segment.direction != Direction::Inbound => {
-                flow.questions.ask(message.id);
+                flow.learnt().questions.ask(message.id);
                 let carried_for = self.carried_for(segment, &question.name);
                 self.carried += u64::from(carried_for.is_some());
                 found.questions.push(DnsQuery {
@@ -484,7 +512,7 @@ impl Names {
 
     fn learn(&mut self, flow: &mut FlowNames, segment: &Segment<'_>, message: &dns::Message, question: &dns::Question) {
         let name: Arc<str> = question.host().into();
-        let asked = flow.questions.answer(message.id);
+        let asked = flow.learnt().questions.answer(message.id);
         let mut waiting = Vec::new();
         for (address, ttl) in message.bound_addresses() {
             if address.is_unspecified() {
@@ -500,12 +528,14 @@ impl Names {
         if waiting.is_empty() {
             return;
         }
-        match flow.reader.as_deref_mut() {
+        match flow.reader() {
             Some(Reader { kind: ReaderKind::Answers(answers), .. }) if answers.len() < MAX_WAITING_ANSWERS => {
                 answers.append(&mut waiting);
             }
             Some(_) => {}
-            None if segment.key.protocol != Protocol::TCP => flow.reader = self.reader(ReaderKind::Answers(waiting)),
+            None if segment.key.protocol != Protocol::TCP => {
+                flow.learnt().reader = self.reader(ReaderKind::Answers(waiting));
+            }
             None => {}
         }
     }
@@ -513,10 +543,11 @@ impl Names {
     /// Weighs what the flow said against what DNS said. Says whether the result is another one.
     fn describe(&mut self, flow: &mut FlowNames, key: &FlowKey, owner: Option<ProcessKey>, now: Timestamp) -> bool {
         let bound = self.table.name(key.remote.address, owner, now);
-        if bound.is_none() && flow.said.is_none() {
+        let said = flow.learnt.as_ref().and_then(|learnt| learnt.said.clone());
+        if bound.is_none() && said.is_none() {
             return false;
         }
-        let said = flow.said.as_deref().cloned().unwrap_or_default();
+        let said = said.unwrap_or_default();
         let claimed = match said.proxied {
             true => said.http_host.as_ref().map(|name| (name, NameSource::Http)),
             false => {
@@ -544,10 +575,10 @@ impl Names {
             sni: said.sni,
             http_host: said.http_host,
         };
-        if flow.name.as_deref() == Some(&name) {
+        if flow.name().is_some_and(|known| **known == name) {
             return false;
         }
-        flow.name = Some(Arc::new(name));
+        flow.learnt().name = Some(Arc::new(name));
         true
     }
 

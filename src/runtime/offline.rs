@@ -21,7 +21,7 @@ pub struct Offline {
 }
 
 /// Packets that are handed to the engine together.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 impl Offline {
     /// Feeds `engine`; `owners` say whose flows are whose where the capture does not.

@@ -101,6 +101,13 @@ impl Gauges {
         }
     }
 
+    /// Reads a little of everything that [`Gauges::add`] touches. Who does so for several groups before the first
+    /// is worked on has their cache misses overlap.
+    #[inline]
+    pub fn glance(&self) -> u64 {
+        self.tracks.iter().fold(self.last_active, |seen, track| seen ^ track.glance())
+    }
+
     /// Lets everything leave that the windows no longer cover.
     pub fn advance(&mut self, layout: &Layout, now: Tick, tick: Duration) {
         for (track, spans) in self.tracks.iter_mut().zip(&layout.tracks) {

@@ -96,6 +96,12 @@ impl<K, X> Group<K, X> {
     pub fn is_newcomer(&self) -> bool {
         self.error.is_some()
     }
+
+    /// Bytes that the group holds here; what its key and its extension hold elsewhere is not among them.
+    fn heap_bytes(&self) -> usize {
+        let inherited = self.error.as_ref().map_or(0, |error| size_of::<Inherited>() + size_of_val(&*error.sums));
+        size_of::<Slot<K, X>>() + self.gauges.heap_bytes() + inherited
+    }
 }
 
 impl<K: Hash + Eq, X: Default> Series<K, X> {
@@ -148,6 +154,7 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
         let sums = self.evicted.sums(now, self.layout.longest());
         let error = sums.map(|sums| Box::new(Inherited { at: now, sums }));
         let group = Group { key, gauges: Gauges::new(&self.layout), extension: X::default(), error, pins: 0 };
+        self.heap_bytes += group.heap_bytes();
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.groups[slot as usize].group = Some(group);
@@ -164,7 +171,6 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
             None => 0,
         });
         self.statistics.groups += 1;
-        self.heap_bytes += size_of::<Slot<K, X>>();
         let id = GroupId { slot, serial: self.groups[slot as usize].serial };
         self.expiry.entry(now + self.layout.longest() + 1).or_default().push(id);
         if full {
@@ -202,11 +208,13 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
     }
 
     /// A group.
+    #[inline]
     pub fn group(&self, id: GroupId) -> Option<&Group<K, X>> {
         self.groups.get(id.slot as usize).filter(|slot| slot.serial == id.serial)?.group.as_ref()
     }
 
     /// A group.
+    #[inline]
     pub fn group_mut(&mut self, id: GroupId) -> Option<&mut Group<K, X>> {
         self.groups.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial)?.group.as_mut()
     }
@@ -288,7 +296,7 @@ impl<K: Hash + Eq, X: Default> Series<K, X> {
         }
         self.free.push(id.slot);
         self.statistics.groups -= 1;
-        self.heap_bytes = self.heap_bytes.saturating_sub(group.gauges.heap_bytes() + size_of::<Slot<K, X>>());
+        self.heap_bytes = self.heap_bytes.saturating_sub(group.heap_bytes());
         Some(group)
     }
 
@@ -403,6 +411,17 @@ mod tests {
     }
 
     const MINUTE: WindowRef = WindowRef { track: 0, window: 0 };
+
+    #[test]
+    fn memory_is_accounted_as_it_comes_and_goes() {
+        let mut series = series(100);
+        for key in 0..10_000 {
+            add(&mut series, key, 1_000 + key / 100, key);
+            let groups = series.groups.iter().filter_map(|slot| slot.group.as_ref());
+            let held: usize = groups.map(Group::heap_bytes).sum();
+            assert_eq!(series.heap_bytes, held, "after {key}");
+        }
+    }
 
     #[test]
     fn a_heavy_group_survives_a_flood_of_keys() {

@@ -140,6 +140,14 @@ impl Track {
         }
     }
 
+    /// Reads where the next addition will be made: see [`crate::window::Gauges::glance`].
+    #[inline]
+    pub fn glance(&self) -> u64 {
+        let sum = self.sums.first().copied().unwrap_or(0);
+        let (oldest, newest) = (self.ring.front().copied(), self.ring.back().copied());
+        sum ^ oldest.unwrap_or(0) ^ newest.unwrap_or(0)
+    }
+
     /// Whether no bucket is left.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
