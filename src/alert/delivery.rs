@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
+
 use crate::alert::{DocumentKind, Message};
 use crate::rule::Severity;
 use crate::time::Timestamp;
@@ -33,4 +37,32 @@ pub struct Delivery {
     pub last_error: Option<String>,
     /// What it was rendered from, where that is at hand: not after a restart.
     pub message: Option<Arc<Message>>,
+}
+
+impl Delivery {
+    /// As operators read it, without its bytes.
+    pub fn facts(&self) -> Json {
+        json!({
+            "id": &*self.id,
+            "output": &*self.output,
+            "key": &*self.key,
+            "type": self.kind,
+            "severity": self.severity,
+            "created": self.created,
+            "attempts": self.attempts,
+            "remaining": self.remaining,
+            "last_error": self.last_error,
+            "bytes": self.payload.len(),
+        })
+    }
+
+    /// The same with its bytes: as text where they are text.
+    pub fn whole(&self) -> Json {
+        let mut whole = self.facts();
+        match std::str::from_utf8(&self.payload) {
+            Ok(text) => whole["payload"] = json!(text),
+            Err(_) => whole["payload_bytes_b64"] = json!(STANDARD.encode(&self.payload)),
+        }
+        whole
+    }
 }

@@ -12,13 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use crate::alert::{Delivery, DeliveryState, Silence};
+use crate::alert::{DeliveryState, Silence};
 use crate::dispatch::{ControlError, DispatchControl, Retry};
 use crate::engine::{Engine, ExceptionUsage};
 use crate::runtime::control::Control;
@@ -223,16 +221,11 @@ fn perform(request: Request, desk: &Desk) -> Result<Json, ControlError> {
         Request::ExpireSilence { id } => json!(control.expire_silence(&id)?),
         Request::Outbox { state, most } => {
             let deliveries = control.deliveries(state, most)?;
-            Json::Array(deliveries.iter().map(|delivery| shown(state, delivery)).collect())
+            Json::Array(deliveries.iter().map(|delivery| shown(state, delivery.facts())).collect())
         }
         Request::Delivery { id } => {
             let (state, delivery) = control.delivery(&id)?;
-            let mut object = shown(state, &delivery);
-            match std::str::from_utf8(&delivery.payload) {
-                Ok(text) => object["payload"] = json!(text),
-                Err(_) => object["payload_bytes_b64"] = json!(STANDARD.encode(&delivery.payload)),
-            }
-            object
+            shown(state, delivery.whole())
         }
         Request::Retry { id: Some(id), .. } => json!(control.retry(Retry::Delivery(id))?),
         Request::Retry { output: Some(output), .. } => json!(control.retry(Retry::Output(output))?),
@@ -273,20 +266,9 @@ fn exception(rule: &str, name: &str, usage: &ExceptionUsage) -> Json {
     })
 }
 
-fn shown(state: DeliveryState, delivery: &Delivery) -> Json {
-    json!({
-        "id": &*delivery.id,
-        "state": state,
-        "output": &*delivery.output,
-        "key": &*delivery.key,
-        "type": delivery.kind,
-        "severity": delivery.severity,
-        "created": delivery.created,
-        "attempts": delivery.attempts,
-        "remaining": delivery.remaining,
-        "last_error": delivery.last_error,
-        "bytes": delivery.payload.len(),
-    })
+fn shown(state: DeliveryState, mut facts: Json) -> Json {
+    facts["state"] = json!(state);
+    facts
 }
 
 /// Connections that are served at once; further ones are closed.

@@ -5,10 +5,6 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
-
 use crate::alert::Delivery;
 use crate::time::Timestamp;
 
@@ -29,21 +25,8 @@ impl DeadLetters {
         fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.folder)?;
         let created = delivery.created.to_string();
         let path = self.folder.join(format!("{}.ndjson", created.get(..10).unwrap_or("undated")));
-        let mut letter = json!({
-            "id": &*delivery.id,
-            "output": &*delivery.output,
-            "key": &*delivery.key,
-            "type": delivery.kind,
-            "severity": delivery.severity,
-            "created": delivery.created,
-            "attempts": delivery.attempts,
-            "remaining": delivery.remaining,
-            "error": delivery.last_error,
-        });
-        match std::str::from_utf8(&delivery.payload) {
-            Ok(text) => letter["payload"] = json!(text),
-            Err(_) => letter["payload_bytes_b64"] = json!(STANDARD.encode(&delivery.payload)),
-        }
+        let mut letter = delivery.whole();
+        letter["error"] = letter["last_error"].take();
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
         let line = format!("{letter}\n");
         if file.metadata()?.len() + line.len() as u64 > self.max_bytes {
