@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::packet::Protocol;
+use crate::rule::compile::{Options, compile};
+use crate::rule::diagnose::{Level, Source};
 use crate::rule::literal;
 use crate::rule::technique;
 use crate::rule::yaml::{Entry, Node, Yaml, quoted};
@@ -54,6 +56,11 @@ pub fn import(root: &Node, known: &mut BTreeMap<String, Known>) -> Imported {
         Some(made) if importer.reasons.is_empty() => {
             let id = slug(text(root, "name").unwrap_or(&title));
             let yaml = importer.write(root, &id, &title, &made);
+            // A value that no field can have, such as a domain name with blanks in it.
+            let reasons = refused_by_compiler(&yaml);
+            if !reasons.is_empty() {
+                return Imported::Refused { title, reasons };
+            }
             let entry = Known { condition: made.condition.clone(), is_correlation: correlation.is_some() };
             for name in ["id", "name"].into_iter().filter_map(|key| text(root, key)) {
                 known.insert(name.to_owned(), entry.clone());
@@ -69,6 +76,13 @@ pub fn import(root: &Node, known: &mut BTreeMap<String, Known>) -> Imported {
             Imported::Refused { title, reasons: importer.reasons }
         }
     }
+}
+
+/// What is wrong with a rule of ours, in words.
+fn refused_by_compiler(yaml: &str) -> Vec<String> {
+    let report = compile(vec![Source::new("sigma", format!("rules:\n{yaml}"))], &Options::default()).report;
+    let errors = report.diagnostics.iter().filter(|found| found.level == Level::Error);
+    errors.map(|found| found.message.clone()).collect()
 }
 
 /// A rule that a correlation can name.
@@ -634,8 +648,7 @@ fn slug(title: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::compile::{Options, compile};
-    use crate::rule::diagnose::{Report, Source};
+    use crate::rule::diagnose::Report;
     use crate::rule::yaml;
 
     fn imported(documents: &[&str]) -> Vec<Imported> {
@@ -675,6 +688,9 @@ mod tests {
         let made = imported(&[&unknown]);
         let [Imported::Refused { reasons, .. }] = made.as_slice() else { panic!("{made:?}") };
         assert_eq!(*reasons, ["flows have no `IntegrityLevel`"]);
+        let made = imported(&[&SENT.replace("|endswith: .pool.example", ": \"a; - b\"")]);
+        let [Imported::Refused { reasons, .. }] = made.as_slice() else { panic!("{made:?}") };
+        assert!(reasons[0].contains("a; - b"), "{reasons:?}");
         let words =
             "title: x\nlogsource: {product: cisco, service: bgp}\ndetection: {keywords: [a], condition: keywords}\n";
         let made = imported(&[words]);
