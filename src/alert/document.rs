@@ -163,7 +163,7 @@ pub struct Alert {
     /// Executables beside the largest one, with command lines, largest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<(ProcessFacts, u64)>,
-    /// Bytes out in each bucket of the window, oldest first.
+    /// What the first sum of the rule was in each bucket of its window, oldest first; `egret why` names it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub series: Vec<u64>,
     /// The file with the group's last packets, where the rule asks for one.
