@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::rule::{Clause, Condition, Edge, MAX_EXACT, Metric, Pattern, Rule, TextPattern, Trigger};
+use crate::rule::{Clause, Condition, Edge, MAX_EXACT, Metric, Pattern, Plan, Rule, TextPattern, Trigger};
+use crate::window::Layout;
 
 /// What one rule can cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +34,10 @@ impl Cost {
             cost.max_groups = 1;
         }
         match &rule.trigger {
-            Trigger::When(when) => cost.add_clauses(&when.all),
+            Trigger::When(when) => {
+                cost.add_clauses(&when.all);
+                cost.bytes_per_group += ring_bytes(&Plan::of(rule, Duration::from_secs(1)).layout);
+            }
             Trigger::Each => {}
             Trigger::FirstSeen(_) => (cost.bytes_per_group, cost.max_groups) = (16, MAX_SEEN),
             Trigger::Baseline(baseline) => {
@@ -124,7 +128,6 @@ impl Cost {
             _ => {
                 let buckets = window.as_secs() / bucket(window).as_secs().max(1) + 1;
                 self.buckets += buckets;
-                self.bytes_per_group += buckets * 8;
             }
         }
     }
@@ -154,8 +157,19 @@ pub fn bucket(window: Duration) -> Duration {
     Duration::from_secs(crate::window::Span::of(window.as_secs()).width)
 }
 
-/// What a group costs before its windows.
-const GROUP: u64 = 160;
+/// What the rings of a group hold when every bucket has traffic, and their sums.
+fn ring_bytes(layout: &Layout) -> u64 {
+    let stride = layout.columns.len() as u64 + 1;
+    let of_track = |spans: &Vec<crate::window::Span>| {
+        let buckets = spans.first().map_or(0, |span| span.length / span.width + 1);
+        // A ring grows by doubling.
+        (buckets.next_power_of_two() + spans.len() as u64) * stride * 8
+    };
+    layout.tracks.iter().map(of_track).sum()
+}
+
+/// What a group costs before its windows: its place, its key, and what it may inherit of one that left.
+const GROUP: u64 = 640;
 /// What a habit costs before its buckets.
 const HABIT: u64 = 96;
 /// Registers of one bucket of an estimate.
