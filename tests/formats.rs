@@ -81,6 +81,7 @@ fn each_record_is_one_line_and_reads_back() {
         assert_eq!(document["process"]["executable"], "/usr/bin/rclone");
         if let Ok(text) = std::str::from_utf8(line) {
             assert_eq!(document["process"]["command_line"], text);
+            assert_eq!(document["process"]["args"], serde_json::json!(["rclone", text]));
         }
     }
     for (line, event) in lines.iter().zip(parsed("ocsf")) {

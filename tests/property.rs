@@ -226,7 +226,7 @@ proptest! {
         let is_shown = !alone.is_empty();
         prop_assert_eq!(together.len(), alone.len());
         for (mut together, mut alone) in together.into_iter().zip(alone) {
-            let seen = [&mut together, &mut alone].map(|told| take_evidence(told));
+            let seen = [&mut together, &mut alone].map(take_evidence);
             prop_assert_eq!(&together, &alone);
             // Evidence begins where a group comes near to its limit, and within one tick that may be another flow.
             let conditions = alone["data"]["conditions"].as_array().unwrap();

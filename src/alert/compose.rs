@@ -161,6 +161,10 @@ fn facts_of(process: &Process, evidence: Option<&'static str>) -> ProcessFacts {
             true => Value::Missing,
             false => Value::Text(process.command_line_text()),
         },
+        args: match process.command_line.is_empty() {
+            true => Value::Missing,
+            false => Value::List(process.command_line.clone()),
+        },
         started_at: process.started_at,
         evidence,
         script: process.script().map(Value::Text),

@@ -298,6 +298,9 @@ pub struct ProcessFacts {
     /// The command line, arguments joined by spaces.
     #[serde(flatten, serialize_with = "serialize_cmdline")]
     pub cmdline: Value,
+    /// The arguments one by one, for the formats that have them.
+    #[serde(skip)]
+    pub args: Value,
     /// Its start.
     pub started_at: Option<Timestamp>,
     /// How it is known.

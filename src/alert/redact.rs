@@ -36,16 +36,20 @@ impl Redactor {
         let mut cover = |value: &mut Value| changed |= self.cover(value);
         if let Some(process) = &mut covered.process {
             cover(&mut process.cmdline);
+            cover(&mut process.args);
         }
         if let Some(parent) = &mut covered.parent {
             cover(&mut parent.cmdline);
         }
-        covered.processes.iter_mut().for_each(|(process, _)| cover(&mut process.cmdline));
-        covered.suspects.iter_mut().for_each(|process| cover(&mut process.cmdline));
+        for process in covered.processes.iter_mut().map(|(process, _)| process).chain(&mut covered.suspects) {
+            cover(&mut process.cmdline);
+            cover(&mut process.args);
+        }
         for flow in &mut covered.flows {
             let mut seen = (**flow).clone();
             let parts = [
                 seen.process.as_mut().is_some_and(|process| self.cover(&mut process.cmdline)),
+                seen.process.as_mut().is_some_and(|process| self.cover(&mut process.args)),
                 seen.parent.as_mut().is_some_and(|parent| self.cover(&mut parent.cmdline)),
             ];
             if parts.contains(&true) {
@@ -203,13 +207,16 @@ mod tests {
     fn a_notification_without_secrets_is_the_same_one() {
         let redactor = Redactor::new(&[]).unwrap();
         let with = |line: &str| {
-            let process = ProcessFacts { cmdline: Value::Text(line.into()), ..ProcessFacts::default() };
+            let args = Value::List(line.split(' ').map(Into::into).collect());
+            let process = ProcessFacts { cmdline: Value::Text(line.into()), args, ..ProcessFacts::default() };
             let alert = Alert { process: Some(process), ..Alert::default() };
             Arc::new(Notification::of_alert(DocumentKind::Firing, Timestamp::EPOCH, alert))
         };
         let clean = with("rclone copy");
         assert!(Arc::ptr_eq(&clean, &redactor.redact(Arc::clone(&clean))));
         let covered = redactor.redact(with("x --token=abc"));
-        assert_eq!(covered.alert.as_ref().unwrap().process.as_ref().unwrap().cmdline.to_string(), "x --token=***");
+        let process = covered.alert.as_ref().unwrap().process.as_ref().unwrap();
+        assert_eq!(process.cmdline.to_string(), "x --token=***");
+        assert_eq!(process.args.to_string(), "x --token=***");
     }
 }

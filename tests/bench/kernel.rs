@@ -200,16 +200,22 @@ fn many_sockets(lab: &Lab, count: usize) {
     }
 }
 
-/// Resident memory at rest.
+/// Resident memory at rest, of the whole program with the rules that ship: the most that five of them take.
 fn memory(lab: &Lab) {
-    let mut egret = lab.egret(&["--source", "ebpf"]);
-    std::thread::sleep(Duration::from_secs(3));
-    let status = fs::read_to_string(format!("/proc/{}/status", egret.id())).unwrap_or_default();
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = kilobytes.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(f64::NAN);
-    end(&mut egret);
+    let resident = |_| {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let mut command = lab.command(&lab.client, env!("CARGO_BIN_EXE_egret"));
+        command.args(["run", "--source", "ebpf", "--state-dir"]).arg(folder.path());
+        let mut egret = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("egret starts");
+        std::thread::sleep(Duration::from_secs(9));
+        let status = fs::read_to_string(format!("/proc/{}/status", egret.id())).unwrap_or_default();
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        end(&mut egret);
+        kilobytes.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(f64::NAN)
+    };
+    let most = (0..5).map(resident).fold(0.0, f64::max);
     println!();
-    goal("resident, idle, with the source loaded", kilobytes * 1024.0 / 1e6, 64.0, "MB", Better::Less);
+    goal("resident, idle, with the source loaded", most * 1024.0 / 1e6, 64.0, "MB", Better::Less);
 }
 
 #[derive(Clone, Copy, PartialEq)]

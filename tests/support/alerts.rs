@@ -46,6 +46,7 @@ pub fn alert(kind: DocumentKind, key: &str, command_line: &[u8]) -> Notification
             pid: 4121,
             executable: ExecutableFacts { exe: text(b"/usr/bin/rclone"), kind: "file", hash: None, package: None },
             cmdline: text(command_line),
+            args: Value::List(vec!["rclone".into(), command_line.into()]),
             ..ProcessFacts::default()
         }),
         user: Some(UserFacts { uid: Some(1000), name: Some("alice".into()), login_name: None }),

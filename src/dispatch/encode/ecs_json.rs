@@ -168,6 +168,10 @@ fn set_process(fields: &mut Fields, alert: &Alert) {
         fields.set("process.executable", known(&process.executable.exe));
         fields.set("process.name", known(&process.executable.exe).and_then(|path| name_of(&path)));
         fields.set("process.command_line", known(&process.cmdline));
+        if let Value::List(args) = &process.args {
+            let args = args.iter().filter_map(|argument| known(&Value::Text(argument.clone())));
+            fields.set("process.args", json!(args.collect::<Vec<_>>()));
+        }
         fields.set("process.start", process.started_at);
         fields.set("process.entity_id", entity_id(process));
         fields.set("process.working_directory", process.cwd.as_ref().and_then(known));

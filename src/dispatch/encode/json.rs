@@ -163,7 +163,10 @@ fn shortened(alert: &Alert, cut: Cut) -> Cow<'_, Alert> {
     let beyond = alert.series.len().saturating_sub(60);
     alert.series.drain(..beyond);
     if let Some(process) = &mut alert.process {
-        note(cut_text(&mut process.cmdline, text), "cmdline");
+        if cut_text(&mut process.cmdline, text) {
+            note(true, "cmdline");
+            process.args = Value::Missing;
+        }
         note(cut_text(&mut process.executable.exe, text), "exe");
     }
     for (process, _) in &mut alert.processes {
