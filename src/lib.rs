@@ -7,6 +7,7 @@
 //! ```
 
 pub mod escape;
+pub mod memory;
 pub mod time;
 pub mod units;
 

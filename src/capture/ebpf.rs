@@ -28,6 +28,7 @@ use rustix::time::{ClockId, Timespec};
 use crate::attribution::{FlowUpdate, ProcessKey};
 use crate::capture::{CountBatch, FirstPayload};
 use crate::flow::{CaptureLosses, Counters, Direction, FlowEndReason, FlowKey, FlowState, Namespace, Scope};
+use crate::memory;
 use crate::packet::{Endpoint, FrameDirection, Protocol};
 use crate::time::Timestamp;
 use crate::units::{Bytes, Packets};
@@ -61,6 +62,8 @@ pub struct Source {
     tick: Duration,
     last_drain: Duration,
     epoch: u64,
+    /// Flows that had been put in the maps when they were last emptied.
+    flows_added: u64,
     /// What the ring brought since the last reading.
     closed: Vec<record::Close>,
     payloads: Vec<FirstPayload>,
@@ -90,7 +93,8 @@ impl Source {
     /// `now` is the wall clock, which dates what the kernel dates from boot.
     pub fn open(settings: &Settings, now: Timestamp) -> Result<Self, EbpfError> {
         let programs = Programs::load(settings)?;
-        sys::give_memory_back();
+        // To read the kernel's types takes four times what is kept of them.
+        memory::give_back();
         let boot = now.before(since_boot());
         let mut owners = Owners::new(boot);
         for seed in &programs.seeds {
@@ -103,6 +107,7 @@ impl Source {
             tick: settings.tick,
             last_drain: Duration::ZERO,
             epoch: 0,
+            flows_added: 0,
             closed: Vec::new(),
             payloads: Vec::new(),
             exits: Vec::new(),
@@ -251,8 +256,13 @@ impl Source {
     }
 
     /// Everything else: turn the programs to the other map, wait for those in
-    /// flight, empty the first.
+    /// flight, empty the first. Most of the time there is nothing, and looking
+    /// for it in a map costs more than all the rest of a reading.
     fn read_flows(&mut self, counted: &mut Vec<(Key, Value)>) -> io::Result<()> {
+        let added = self.programs.statistic(record::FLOWS_ADDED);
+        if added == self.flows_added {
+            return Ok(());
+        }
         let idle = (self.epoch & 1) as usize;
         self.epoch += 1;
         sys::update(self.programs.statistics.as_fd(), &record::EPOCH, &self.epoch)?;
@@ -276,6 +286,9 @@ impl Source {
             }
         };
         self.buffers = Buffers { iterator, keys, values };
+        if result.is_ok() {
+            self.flows_added = added;
+        }
         result
     }
 

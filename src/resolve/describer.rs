@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::warn;
 
 use crate::attribution::{Container, Executable, ExecutableKind, Process};
+use crate::memory;
 use crate::resolve::containers::{Containers, Home};
 use crate::resolve::hashes::Hashes;
 use crate::resolve::packages::{ContainerPackages, Packages, Trusted};
@@ -49,6 +50,7 @@ impl Describer {
         let hashes = Arc::new(AtomicBool::new(false));
         let mut finder = Finder::open(root, Arc::clone(&hashes))?;
         let thread = std::thread::Builder::new().name("egret-describe".into()).spawn(move || {
+            finder.read_packages();
             for process in asked {
                 let described = finder.describe(&process);
                 if answer.send(Described { process, described }).is_err() {
@@ -102,7 +104,7 @@ struct Finder {
     root: PathBuf,
     hashing: Arc<AtomicBool>,
     hashes: Hashes,
-    /// Read when the first executable is asked for.
+    /// Read at the start, so that the first alert does not wait for it.
     packages: Option<Packages>,
     of_containers: ContainerPackages,
     containers: Containers,
@@ -161,11 +163,18 @@ impl Finder {
         if place(&inside).is_some_and(|inside| place(&self.root) != Some(inside)) {
             return None;
         }
-        let root = Root::open(&self.root).ok()?;
+        self.read_packages();
+        self.packages.as_ref()?.owner(&executable.path)
+    }
+
+    /// Reads this host's packages where they changed.
+    fn read_packages(&mut self) {
+        let Ok(root) = Root::open(&self.root) else { return };
         if self.packages.as_mut().is_none_or(|packages| packages.is_outdated(&root)) {
             self.packages = Some(Packages::read(&root, Trusted::Host));
+            // The lists are ten times as long as what is kept of them.
+            memory::give_back();
         }
-        self.packages.as_ref()?.owner(&executable.path)
     }
 
     fn container(&mut self, process: &Process, container: &Container) -> Container {

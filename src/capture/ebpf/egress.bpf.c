@@ -55,6 +55,9 @@ static __noinline int add_to_flow(struct flow_key *key, struct flow_value *value
 	u32 half = *(volatile u64 *)epoch;
 	struct flow_value *flow = find_flow(half, key);
 	if (!flow && may_add_flow(half, &key->owner)) {
+		/* After the half was chosen and before it gets the flow: a reader that sees no
+		 * new one since it last turned to the other half finds nothing in either. */
+		count(FLOWS_ADDED, 1);
 		long failed = half & 1 ? bpf_map_update_elem(&flows_b, key, value, BPF_NOEXIST)
 				       : bpf_map_update_elem(&flows_a, key, value, BPF_NOEXIST);
 		if (!failed)

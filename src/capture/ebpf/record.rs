@@ -343,6 +343,7 @@ pub const RING_FULL: u32 = 2;
 pub const FLOWS_FULL: u32 = 3;
 pub const NAMES_SKIPPED: u32 = 4;
 pub const EPOCH: u32 = 6;
+pub const FLOWS_ADDED: u32 = 7;
 
 pub const ANCESTORS: usize = 6;
 const PATH: usize = 1024 + 256;

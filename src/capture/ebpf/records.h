@@ -134,5 +134,6 @@ enum statistic {
 	NAMES_SKIPPED,
 	UNOWNED_PACKETS,
 	EPOCH,
+	FLOWS_ADDED, /* flows that were to be put in a map, there or not */
 	STATISTICS,
 };

@@ -90,17 +90,6 @@ pub fn wait_for_programs() {
     unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
 }
 
-/// Gives pages that nothing is in any more back to the system: to read the
-/// kernel's types takes four times what is kept of them, and the allocator
-/// would hold it for as long as nothing asks for memory.
-pub fn give_memory_back() {
-    #[cfg(feature = "mimalloc")]
-    // SAFETY: takes no pointer; it returns unused pages, whichever allocator the program has.
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-    }
-}
-
 /// A control group hierarchy of the second version that is mounted nowhere.
 pub fn detached_cgroup2() -> io::Result<File> {
     const FSOPEN_CLOEXEC: u32 = 1;
