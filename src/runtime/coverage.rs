@@ -5,14 +5,16 @@
 //! interfaces towards other hosts count (those of the default routes, else all
 //! that are not loopback), since what a container sends passes several.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs;
+use std::time::Duration;
 
 use crate::alert::Problem;
 use crate::attribution::FlowUpdate;
 use crate::flow::{LocalAddresses, Namespace, Scope};
 use crate::packet::Address;
 use crate::rule::Severity;
+use crate::time::Timestamp;
 
 /// The ratio of owned bytes to the interfaces' counters, over the last minute.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub struct Coverage {
     owned_total: u64,
     owned: f64,
     passed: f64,
-    /// What passed in the last seconds: its owners may be still to come.
-    waiting: [u64; HOLD],
+    /// What passed by when, and whose owners may be still to come.
+    waiting: VecDeque<(Timestamp, u64)>,
     /// Seconds in a row below the least share.
     below: u32,
     told: bool,
@@ -40,17 +42,19 @@ impl Coverage {
             owned_total: 0,
             owned: 0.0,
             passed: 0.0,
-            waiting: [0; HOLD],
+            waiting: VecDeque::new(),
             below: 0,
             told: false,
             low: [None; 4],
         }
     }
 
-    /// Once a second: the running total of bytes whose owner is known.
-    pub fn take(&mut self, owned_total: u64) -> Option<Problem> {
+    /// Once a second: the running total of bytes whose owner is known, and by
+    /// when the source had counted those. What passed after that is compared
+    /// when the source has come so far: it reads seldom where reading is dear.
+    pub fn take(&mut self, now: Timestamp, owned_total: u64, counted: Timestamp) -> Option<Problem> {
         let counters = interface_bytes();
-        self.compare(owned_total, counters)
+        self.compare(now, owned_total, counted, counters)
     }
 
     /// The share of the bytes of the last minute that has an owner; `None` while too little passed to say.
@@ -68,17 +72,33 @@ impl Coverage {
         (self.passed - self.owned).max(0.0) as u64
     }
 
-    fn compare(&mut self, owned_total: u64, counters: BTreeMap<String, u64>) -> Option<Problem> {
+    fn compare(
+        &mut self,
+        now: Timestamp,
+        owned_total: u64,
+        counted: Timestamp,
+        counters: BTreeMap<String, u64>,
+    ) -> Option<Problem> {
         // An interface that was not there before has its past, which was not watched.
         let known = counters.iter().filter_map(|(name, bytes)| Some(bytes.saturating_sub(*self.counters.get(name)?)));
         let passed: u64 = known.sum();
         self.counters = counters;
-        self.waiting.rotate_right(1);
-        let passed = std::mem::replace(&mut self.waiting[0], passed);
-        self.passed = self.passed * FADING + passed as f64;
-        self.owned = self.owned * FADING + owned_total.saturating_sub(self.owned_total) as f64;
+        self.waiting.push_back((now, passed));
+        self.owned += owned_total.saturating_sub(self.owned_total) as f64;
         // What stays within the host is known before the total that it is taken from: the difference may fall.
         self.owned_total = self.owned_total.max(owned_total);
+        let mut compared = false;
+        while let Some(&(at, passed)) = self.waiting.front()
+            && (at.after(HOLD) <= counted || self.waiting.len() > MAX_WAITING)
+        {
+            self.waiting.pop_front();
+            self.passed = self.passed * FADING + passed as f64;
+            self.owned *= FADING;
+            compared = true;
+        }
+        if !compared {
+            return None;
+        }
         self.low.rotate_right(1);
         self.low[0] = self.share();
         let share = self.share()?;
@@ -207,9 +227,12 @@ const FADING: f64 = 0.983;
 /// Fewer bytes than this lately say nothing.
 const LEAST_BYTES: f64 = 1_000_000.0;
 
-/// Seconds that bytes wait for their owners. Counts are read and added up once a second each, so that a stream's first
-/// seconds would look as if nobody owned them.
-const HOLD: usize = 3;
+/// How long bytes wait for their owners after they were counted. Counts are read and added up once a second each, so
+/// that a stream's first seconds would look as if nobody owned them.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// Readings of the interfaces that wait for a source which reads nothing; after that nobody owns what they counted.
+const MAX_WAITING: usize = 300;
 
 /// Seconds that the share must be too small.
 const PATIENCE: u32 = 10;
@@ -226,7 +249,6 @@ mod tests {
     use crate::attribution::{Attribution, UnknownReason};
     use crate::flow::{Counters, FlowKey, FlowState};
     use crate::packet::{Endpoint, Protocol};
-    use crate::time::Timestamp;
     use crate::units::Bytes;
 
     #[test]
@@ -236,8 +258,9 @@ mod tests {
         for second in 0..400 {
             passed += 1_000_000;
             owned += if (50..100).contains(&second) { 100_000 } else { 990_000 };
-            let counters = BTreeMap::from([("eth0".to_owned(), passed)]);
-            if let Some(problem) = coverage.compare(owned, counters) {
+            let counters = eth0(passed);
+            let now = at(second);
+            if let Some(problem) = coverage.compare(now, owned, now, counters) {
                 told.push((second, problem.resolved));
             }
             if second == 40 {
@@ -257,11 +280,39 @@ mod tests {
             for second in 0..60 {
                 passed += total(second + 1) - total(second);
                 let owned = total((second + 1_u64).saturating_sub(late));
-                assert!(coverage.compare(owned, BTreeMap::from([("eth0".to_owned(), passed)])).is_none());
+                assert!(coverage.compare(at(second), owned, at(second), eth0(passed)).is_none());
                 assert!(!coverage.is_below(0.9), "second {second}, {late} late: {:?}", coverage.share());
             }
             assert!(coverage.share().unwrap() > 0.99);
         }
+    }
+
+    #[test]
+    fn a_source_that_reads_seldom_leaves_no_gap() {
+        let mut coverage = Coverage::new(0.8);
+        let (mut passed, mut owned, mut read) = (0, 0, 0);
+        for second in 0..120 {
+            passed += 1_000_000;
+            if second % 9 == 8 {
+                (owned, read) = (passed, second);
+            }
+            assert!(coverage.compare(at(second), owned, at(read), eth0(passed)).is_none());
+            assert!(!coverage.is_below(0.9), "second {second}: {:?}", coverage.share());
+        }
+        // It stopped: what passed meanwhile has an owner only when it reads again.
+        for second in 120..800 {
+            passed += 1_000_000;
+            coverage.compare(at(second), owned, at(read), eth0(passed));
+        }
+        assert!(coverage.is_below(0.9) && coverage.waiting.len() <= MAX_WAITING, "{coverage:?}");
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::EPOCH.after(Duration::from_secs(second))
+    }
+
+    fn eth0(bytes: u64) -> BTreeMap<String, u64> {
+        BTreeMap::from([("eth0".to_owned(), bytes)])
     }
 
     #[test]
@@ -271,7 +322,7 @@ mod tests {
         for second in 0..40 {
             passed += 1_000_000;
             let owned = if second % 2 == 0 { 900_000_000 } else { 0 };
-            coverage.compare(owned, BTreeMap::from([("eth0".to_owned(), passed)]));
+            coverage.compare(at(second), owned, at(second), eth0(passed));
         }
         // The first reading is the past, which faded by half.
         assert!(coverage.owned < 900_000_000.0 * 0.6, "{coverage:?}");
@@ -306,7 +357,7 @@ mod tests {
     fn a_quiet_link_says_nothing() {
         let mut coverage = Coverage::new(0.8);
         for second in 0..100 {
-            assert!(coverage.compare(0, BTreeMap::from([("eth0".to_owned(), second * 1_000)])).is_none());
+            assert!(coverage.compare(at(second), 0, at(second), eth0(second * 1_000)).is_none());
         }
         assert_eq!(coverage.share(), None);
     }

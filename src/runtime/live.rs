@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, select_biased, tick};
+use crossbeam_channel::{Receiver, never, select_biased};
 use tracing::{debug, warn};
 
 use crate::alert::Notification;
@@ -15,6 +15,7 @@ use crate::capture::live::Batch;
 use crate::capture::{CountBatch, FirstPayload};
 use crate::engine::{Engine, Output, Silence};
 use crate::flow::{Duplicates, Passage};
+use crate::memory;
 use crate::names::Payload;
 use crate::packet::{Fragments, FrameDirection, Packet, decode};
 use crate::resolve::{Described, Describer, Hashing, Service};
@@ -27,6 +28,7 @@ use crate::runtime::packets::Packets;
 use crate::runtime::source::Source;
 use crate::runtime::tap::{Gap, Tap, Wanted};
 use crate::runtime::watching::{self, Watching};
+use crate::time::Timestamp;
 
 /// A running engine with its source.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Live {
     /// Bytes that passed no interface towards other hosts.
     within: u64,
     inside: Within,
+    /// When the source last counted, where it counts by itself.
+    counted: Timestamp,
     watching: watching::Shared,
     looked_at: Instant,
     steps: StepWatch,
@@ -71,8 +75,8 @@ const GAP: f64 = 0.9;
 /// How long the source may take for its last reading.
 const LAST_READING: Duration = Duration::from_secs(5);
 
-/// How long the engine may sleep: a source that says nothing still has ticks.
-const HEARTBEAT: Duration = Duration::from_millis(100);
+/// So that a clock which has not quite come to the next tick does not make the thread spin.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 
 impl Live {
     /// Wires the parts together.
@@ -101,6 +105,7 @@ impl Live {
             coverage: Coverage::new(0.0),
             within: 0,
             inside: Within::new(coverage::own_namespace()),
+            counted: Timestamp::EPOCH,
             watching: watching::Shared::default(),
             looked_at: Instant::now(),
             steps: StepWatch::new(clock.skew()),
@@ -164,7 +169,6 @@ impl Live {
         mut reload: impl FnMut(&mut Engine, Reload),
         mut perform: impl FnMut(Output),
     ) {
-        let heartbeat = tick(HEARTBEAT);
         let frames = self.source.batches();
         let counts = self.source.counts();
         if let Some(problem) = self.source.problem() {
@@ -178,9 +182,12 @@ impl Live {
             let _ = tap.tick(self.clock.now(), Gap::None);
         }
         self.renew_watching();
+        // Rules and lists were read, and what that took is not needed again.
+        memory::give_back();
         let written = self.packets.as_ref().map_or_else(never, Packets::written);
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
             let tapped = self.tap.as_ref().map_or_else(never, Tap::frames);
+            let rest = self.rest(deadline);
             select_biased! {
                 recv(control) -> message => match message {
                     Ok(Control::Stop) | Err(_) => break,
@@ -215,8 +222,9 @@ impl Live {
                     packets.came_back(&notification);
                     perform(Output::Notification(notification));
                 },
-                recv(heartbeat) -> _ => self.engine.handle_timeout(self.clock.now()),
+                default(rest) => self.engine.handle_timeout(self.clock.now()),
             }
+            self.keep_time();
             self.look_around(&mut perform);
             self.drain(&mut perform);
         }
@@ -233,6 +241,22 @@ impl Live {
         self.drain(&mut perform);
         for notification in self.packets.as_mut().map(Packets::finish).unwrap_or_default() {
             perform(Output::Notification(notification));
+        }
+    }
+
+    /// How long nothing has to be done, if nothing comes.
+    fn rest(&self, deadline: Option<Instant>) -> Duration {
+        let look = LOOK_EVERY.saturating_sub(self.looked_at.elapsed());
+        let due = self.engine.poll_timeout().map_or(look, |due| due.since(self.clock.now()));
+        let end = deadline.map_or(look, |deadline| deadline.saturating_duration_since(Instant::now()));
+        due.min(look).min(end).max(SHORTEST_REST)
+    }
+
+    /// Makes the ticks that are due, though what comes leaves no rest.
+    fn keep_time(&mut self) {
+        let now = self.clock.now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
         }
     }
 
@@ -280,6 +304,7 @@ impl Live {
     }
 
     fn handle_counts(&mut self, mut batch: CountBatch) {
+        self.counted = batch.timestamp;
         self.within += self.inside.bytes(&batch.updates, &self.engine.settings().local);
         if let Some(tap) = &mut self.tap {
             tap.take_counts(&mut batch.updates);
@@ -348,7 +373,9 @@ impl Live {
         self.engine.handle_silence(if self.source.is_blind() { Silence::Began } else { Silence::Ended });
         let statistics = self.engine.statistics();
         let owned = statistics.bytes.saturating_sub(statistics.unattributed_bytes).saturating_sub(self.within);
-        if let Some(problem) = self.coverage.take(owned) {
+        let now = self.clock.now();
+        let counted = if self.source.needs_lookups() { now } else { self.counted };
+        if let Some(problem) = self.coverage.take(now, owned, counted) {
             perform(Output::Notification(Notification::of_problem(self.clock.now(), problem)));
         }
         if let Some(tap) = &mut self.tap {

@@ -87,6 +87,9 @@ impl Namespace {
         ip(&format!("netns add {name}"));
         let namespace = Self { name };
         ip(&format!("-n {} link set lo up", namespace.name));
+        // A new namespace inherits these from the host, which may be a router.
+        let stop = "echo 0 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding";
+        assert!(namespace.run("sh", &["-c", stop]), "{} forwards", namespace.name);
         namespace
     }
 
