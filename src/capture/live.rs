@@ -6,12 +6,16 @@
 //! that ring is full too, and the kernel counts them.
 //!
 //! Not immediate mode: a wake-up a packet costs twenty times as much as a
-//! wake-up a block. Non-blocking handles under `poll`: with `TPACKET_V3` the
-//! read timeout starts with the first packet, so a read of a quiet link never
-//! returns.
+//! wake-up a block. On a busy link, where even blocks come by the hundred a
+//! second, the thread rests between rounds, and takes what came meanwhile at
+//! once. Non-blocking handles under `poll`: with `TPACKET_V3` the read timeout
+//! starts with the first packet, so a read of a quiet link never returns.
 
+mod ahead;
 mod batch;
 mod interface;
+mod pace;
+mod starts;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -25,8 +29,11 @@ use pcap::{Active, Linktype, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::{info, warn};
 
+use ahead::Ahead;
 pub use batch::Batch;
 use batch::{Buffers, Record, Stamps};
+use pace::Pace;
+use starts::Starts;
 
 use crate::flow::CaptureLosses;
 use crate::packet::LinkType;
@@ -41,12 +48,23 @@ pub struct CaptureSettings {
     pub filter: Option<String>,
     /// How much of each frame is kept, at least [`MIN_SNAPLEN`].
     pub snaplen: Bytes,
+    /// Of which frames more than the headers is kept.
+    pub payloads: Payloads,
     /// The kernel's ring for each interface, at least [`MIN_BUFFER`].
     pub buffer: Bytes,
     /// For how long the kernel gathers frames before it hands them over.
     pub latency: Duration,
     /// Whether frames for other hosts are captured too.
     pub promiscuous: bool,
+}
+
+/// Which payloads are kept, as far as `snaplen` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payloads {
+    /// All.
+    All,
+    /// Those that tell names: the first ones of each flow, and DNS.
+    Starts,
 }
 
 /// The pseudo-interface that captures on every interface.
@@ -66,6 +84,7 @@ impl Default for CaptureSettings {
             // A QUIC Initial packet is sealed as a whole, and a ClientHello of
             // post-quantum size, before it is segmented, has 1.8 kB: less gives no name.
             snaplen: Bytes(2048),
+            payloads: Payloads::Starts,
             buffer: Bytes(16 * 1024 * 1024),
             latency: Duration::from_millis(20),
             promiscuous: false,
@@ -165,6 +184,8 @@ impl Capture {
             spare: Vec::with_capacity(POOL_BATCHES),
             home: free_sender,
             counters: Arc::clone(&counters),
+            pace: Pace::new(settings.latency, settings.buffer),
+            round: Vec::with_capacity(ROUND_BATCHES),
         };
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
@@ -233,6 +254,8 @@ struct Handle {
     link_type: LinkType,
     interface: u32,
     loopback: Option<u32>,
+    /// Where not all payloads are kept.
+    starts: Option<Starts>,
     dropped: u32,
     interface_dropped: u32,
 }
@@ -276,18 +299,29 @@ impl Handle {
             number => LinkType(number),
         };
         let capture = capture.setnonblock().map_err(failed)?;
-        let loopback = interface::index("lo").ok();
-        Ok(Self { capture, stamps, link_type, interface: index, loopback, dropped: 0, interface_dropped: 0 })
+        Ok(Self {
+            capture,
+            stamps,
+            link_type,
+            interface: index,
+            loopback: interface::index("lo").ok(),
+            starts: (settings.payloads == Payloads::Starts).then(Starts::default),
+            dropped: 0,
+            interface_dropped: 0,
+        })
     }
 
     /// Copies what the ring holds, up to the batch's size.
     fn read(&mut self, buffers: &mut Buffers) -> Result<(), pcap::Error> {
-        let Self { capture, stamps, link_type, interface, loopback, .. } = self;
+        let Self { capture, stamps, link_type, interface, loopback, starts, .. } = self;
+        let mut ahead = Ahead::default();
         let room = BATCH_FRAMES.saturating_sub(buffers.len());
         capture.dispatch(Some(room.max(1)), |packet| {
+            ahead.fetch_after(packet.data);
             let mut record = Record::new(packet.header, *stamps, *link_type, *interface);
             record.read_cooked_header(packet.data, *loopback);
-            buffers.push(record, packet.data);
+            let kept = starts.as_mut().map_or(packet.data.len(), |starts| starts.kept(&record.frame(packet.data)));
+            buffers.push(record, packet.data.get(..kept).unwrap_or(packet.data), packet.data.len() as u64);
         })?;
         Ok(())
     }
@@ -312,6 +346,10 @@ struct Worker {
     spare: Vec<Buffers>,
     home: Sender<Buffers>,
     counters: Arc<Counters>,
+    pace: Pace,
+    /// What one round brought. It is handed over together, for each time the consumer falls asleep costs more than
+    /// a batch.
+    round: Vec<Batch>,
 }
 
 impl Worker {
@@ -325,20 +363,48 @@ impl Worker {
                 let is_blind = self.taps.iter().all(|tap| tap.handle.is_none());
                 self.counters.blind.store(is_blind, Ordering::Relaxed);
             }
-            self.spare.extend(self.free.try_iter());
-            let spare = self.spare.pop().map_or_else(|| self.free.recv_timeout(POLL_TIMEOUT), Ok);
-            let mut buffers = match spare {
-                Ok(buffers) => buffers,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            self.wait();
-            self.read(&mut buffers);
-            if !self.hand_over(buffers) {
+            let Ok(mut buffers) = self.take_spare() else { break };
+            let Some(buffers) = &mut buffers else { continue };
+            self.read(buffers);
+            let (frames, bytes) = (buffers.len(), buffers.captured());
+            self.pace.took(frames, bytes);
+            if frames > 0 {
+                self.round.push(Batch::new(std::mem::take(buffers), self.home.clone()));
+            } else {
+                self.spare.push(std::mem::take(buffers));
+            }
+            let has_more = frames >= BATCH_FRAMES;
+            if (!has_more || self.round.len() >= ROUND_BATCHES) && !self.hand_over() {
                 break;
+            }
+            if !has_more {
+                match self.pace.rest() {
+                    Some(rest) => std::thread::sleep(rest),
+                    None => self.wait(),
+                }
             }
         }
         self.finish();
+    }
+
+    /// Free buffers; none, where the consumer has not given any back in time.
+    ///
+    /// # Errors
+    /// Where there is no consumer any more.
+    fn take_spare(&mut self) -> Result<Option<Buffers>, RecvTimeoutError> {
+        self.spare.extend(self.free.try_iter());
+        if let Some(spare) = self.spare.pop() {
+            return Ok(Some(spare));
+        }
+        // What waits here is not coming back by itself.
+        if !self.hand_over() {
+            return Err(RecvTimeoutError::Disconnected);
+        }
+        match self.free.recv_timeout(POLL_TIMEOUT) {
+            Ok(buffers) => Ok(Some(buffers)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until a ring has something or the timeout has passed.
@@ -372,13 +438,9 @@ impl Worker {
         self.taps.rotate_left(1);
     }
 
-    /// Whether anyone still listens.
-    fn hand_over(&mut self, buffers: Buffers) -> bool {
-        if buffers.is_empty() {
-            self.spare.push(buffers);
-            return true;
-        }
-        self.sender.send(Batch::new(buffers, self.home.clone())).is_ok()
+    /// Hands the round over. Whether anyone still listens.
+    fn hand_over(&mut self) -> bool {
+        self.round.drain(..).all(|batch| self.sender.send(batch).is_ok())
     }
 
     fn count_drops(&mut self) {
@@ -418,10 +480,13 @@ impl Worker {
         for _ in 0..POOL_BATCHES {
             let Some(mut buffers) = self.spare.pop().or_else(|| self.free.try_recv().ok()) else { break };
             self.read(&mut buffers);
-            if buffers.is_empty() || !self.hand_over(buffers) {
+            if buffers.is_empty() {
                 break;
             }
+            self.round.push(Batch::new(buffers, self.home.clone()));
         }
+        // Nobody may be there to take it.
+        let _ = self.hand_over();
         self.count_drops();
     }
 }
@@ -435,6 +500,9 @@ const POOL_BATCHES: usize = 128;
 
 /// Frames in one batch: so few that their bytes are still in the second-level cache when they are read.
 const BATCH_FRAMES: usize = 256;
+
+/// Batches that are handed over together at most.
+const ROUND_BATCHES: usize = 16;
 
 /// How long a quiet link keeps the thread asleep, and with it how late a stop is noticed.
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, never, select_biased, tick};
 
 use crate::attribution::Process;
-use crate::capture::live::Capture;
+use crate::capture::live::{Capture, Payloads};
 use crate::capture::writer::Writer;
 use crate::cli::exit::Exit;
 use crate::cli::input::{self, LiveArguments};
@@ -51,6 +51,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let mut settings = Settings::load(None).map_err(input::say_config_error)?;
     arguments.source.apply(&mut settings);
     settings.capture.snaplen = Bytes(arguments.snaplen.into());
+    settings.capture.payloads = Payloads::All;
     let clock = SystemClock::start();
     let (_sender, control) = control::from_signals().context("cannot handle signals")?;
     let owners = Owners::open(settings.source, clock)?;

@@ -1,5 +1,6 @@
 //! The flow key: transport, local end, remote end (RFC 7011, RFC 5103).
 
+use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -61,29 +62,46 @@ pub enum Scope {
 /// first packet is taken as local.
 #[derive(Debug, Clone, Default)]
 pub struct LocalAddresses {
-    /// Single addresses, which are compared in one step.
     hosts: Vec<Address>,
-    networks: Vec<IpNet>,
+    /// All of IPv4, single addresses among them.
+    v4: Vec<Network<u32>>,
+    /// All of IPv6.
+    v6: Vec<Network<u128>>,
+}
+
+/// A network as numbers, for each packet is held against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Network<T> {
+    base: T,
+    mask: T,
 }
 
 impl LocalAddresses {
     /// Addresses and networks that are this host's own.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        let is_host = |network: &IpNet| network.prefix_len() == network.max_prefix_len();
-        let (hosts, networks): (Vec<IpNet>, Vec<IpNet>) = networks.into_iter().partition(is_host);
-        Self { hosts: hosts.iter().map(|host| host.addr().into()).collect(), networks }
+        let mut local = Self::default();
+        for network in networks {
+            if network.prefix_len() == network.max_prefix_len() {
+                local.hosts.push(network.addr().into());
+            }
+            match network {
+                IpNet::V4(v4) => local.v4.push(Network { base: v4.network().into(), mask: v4.netmask().into() }),
+                IpNet::V6(v6) => local.v6.push(Network { base: v6.network().into(), mask: v6.netmask().into() }),
+            }
+        }
+        local
     }
 
     /// Whether the address is this host's own.
+    #[inline]
     pub fn contains(&self, address: Address) -> bool {
-        if self.hosts.contains(&address) {
-            return true;
+        match address.v4_bits() {
+            Some(bits) => self.v4.iter().any(|network| bits & network.mask == network.base),
+            None => {
+                let bits = u128::from_be_bytes(address.octets());
+                self.v6.iter().any(|network| bits & network.mask == network.base)
+            }
         }
-        if self.networks.is_empty() {
-            return false;
-        }
-        let ip: IpAddr = address.ip();
-        self.networks.iter().any(|network| network.contains(&ip))
     }
 
     /// The single addresses among them.
@@ -93,7 +111,7 @@ impl LocalAddresses {
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.networks.is_empty()
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// How a packet passed this host, seen from its sockets.
@@ -101,6 +119,7 @@ impl LocalAddresses {
     /// The addresses count for more than what the link layer says (`hint`):
     /// that is how the packet passed an interface. On a loopback interface it
     /// only ever comes in, and what a container sends comes in first.
+    #[inline]
     pub fn passage(&self, tuple: &FiveTuple, hint: Option<FrameDirection>) -> Passage {
         match (self.contains(tuple.source.address), self.contains(tuple.destination.address)) {
             (true, true) => Passage::Within,
@@ -225,6 +244,27 @@ impl Scope {
     }
 }
 
+/// A hash of a flow's two ends, the same for both of its directions.
+#[inline]
+pub fn hash_ends(
+    state: &foldhash::fast::RandomState,
+    protocol: Protocol,
+    namespace: u32,
+    one: &Endpoint,
+    other: &Endpoint,
+) -> u64 {
+    let end = |endpoint: &Endpoint| {
+        let mut hasher = state.build_hasher();
+        hasher.write_u128(u128::from_ne_bytes(endpoint.address.octets()));
+        hasher.write_u16(endpoint.port);
+        hasher.finish()
+    };
+    let mut hasher = state.build_hasher();
+    hasher.write_u64(end(one).wrapping_add(end(other)));
+    hasher.write_u64(u64::from(protocol.0) << 32 | u64::from(namespace));
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -234,6 +274,26 @@ mod tests {
     fn tuple(source: &str, destination: &str) -> FiveTuple {
         let end = |text: &str| text.parse::<SocketAddr>().unwrap().into();
         FiveTuple { protocol: Protocol::TCP, source: end(source), destination: end(destination) }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_network_contains_what_ipnet_says(
+            octets: [u8; 16], prefix in 0..=128_u8, flipped in 0..256_usize, v4: bool, other_v4: bool,
+        ) {
+            let ip = |v4, octets: [u8; 16]| match v4 {
+                true => IpAddr::from([octets[12], octets[13], octets[14], octets[15]]),
+                false => IpAddr::from(octets),
+            };
+            let mut other = octets;
+            if flipped < 128 {
+                other[flipped / 8] ^= 0x80 >> (flipped % 8);
+            }
+            let network = IpNet::new_assert(ip(v4, octets), if v4 { prefix % 33 } else { prefix });
+            let address = ip(other_v4, other);
+            let says = LocalAddresses::new([network]).contains(address.into());
+            proptest::prop_assert_eq!(says, network.contains(&Address::from(address).ip()));
+        }
     }
 
     #[test]

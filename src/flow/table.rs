@@ -7,21 +7,25 @@
 //!
 //! Invariant: a flow's bytes leave this table exactly once.
 
+mod dirty;
 mod expiry;
 mod hot;
 mod slab;
 
-use std::hash::{BuildHasher, Hasher};
 use std::mem::take;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashTable};
 
+use self::dirty::Dirty;
 use self::expiry::Expiry;
-use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMESPACED, READ, SYN_SEEN};
+use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMESPACED, READ, SYN_SEEN, TAGGED};
 use self::slab::Slab;
-use crate::flow::{Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope};
-use crate::packet::{Endpoint, FrameDirection, Packet, Protocol, TcpFlags};
+use crate::flow::{
+    Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope, hash_ends,
+};
+use crate::memory::prefetch;
+use crate::packet::{Endpoint, FrameDirection, Packet, TcpFlags};
 use crate::time::Timestamp;
 use crate::units::Packets;
 
@@ -43,6 +47,8 @@ const NONE: u32 = u32::MAX;
 pub struct FlowTable<X> {
     limits: FlowLimits,
     index: HashTable<u32>,
+    /// Hashes of the packets that are being counted.
+    hashes: Vec<u64>,
     hasher: foldhash::fast::RandomState,
     hot: Slab<Hot>,
     warm: Slab<Warm>,
@@ -51,7 +57,7 @@ pub struct FlowTable<X> {
     spilled: HashMap<u32, Counters>,
     free: Vec<u32>,
     /// Entries with bytes that no tick has taken yet. One that left and came back stands here twice.
-    dirty: Vec<u32>,
+    dirty: Dirty,
     /// Flows whose first packet came since [`FlowTable::take_opened`].
     opened: Vec<FlowId>,
     /// Payloads of flows that are read.
@@ -224,13 +230,14 @@ impl<X: Default> FlowTable<X> {
         Self {
             limits,
             index: HashTable::new(),
+            hashes: Vec::new(),
             hasher: foldhash::fast::RandomState::default(),
             hot: Slab::default(),
             warm: Slab::default(),
             cold: Slab::default(),
             spilled: HashMap::new(),
             free: Vec::new(),
-            dirty: Vec::new(),
+            dirty: Dirty::default(),
             opened: Vec::new(),
             payloads: Vec::new(),
             superseded: Vec::new(),
@@ -241,27 +248,47 @@ impl<X: Default> FlowTable<X> {
         }
     }
 
-    /// Counts packets of the flows of one owner slot, several at a time.
+    /// Counts packets of the flows of one owner slot.
+    ///
+    /// Each batch is looked for while the one before is counted, so that its lines of memory are on their way.
     pub fn observe(&mut self, packets: &[Packet<'_>], slot: OwnerSlot, local: &LocalAddresses) {
-        for (number, batch) in packets.chunks(BATCH).enumerate() {
-            let mut hashes = [0; BATCH];
-            for (hash, packet) in hashes.iter_mut().zip(batch) {
-                let tuple = &packet.five_tuple;
-                *hash = hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination);
-            }
-            let mut likely = [NONE; BATCH];
-            for (likely, hash) in likely.iter_mut().zip(&hashes[..batch.len()]) {
-                *likely = self.index.iter_hash(*hash).next().copied().unwrap_or(NONE);
-            }
-            self.touch(&likely[..batch.len()]);
+        let mut hashes = take(&mut self.hashes);
+        hashes.clear();
+        hashes.extend(packets.iter().map(|packet| {
+            let tuple = &packet.five_tuple;
+            hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination)
+        }));
+        let mut batches = packets.chunks(BATCH).zip(hashes.chunks(BATCH));
+        let mut next = batches.next();
+        let mut likely_next = self.look_for(next.map_or(&[], |(_, hashes)| hashes));
+        let mut start = 0;
+        while let Some((batch, hashes)) = next {
+            let likely = likely_next;
+            next = batches.next();
+            likely_next = self.look_for(next.map_or(&[], |(_, hashes)| hashes));
             for (place, ((likely, hash), packet)) in likely.into_iter().zip(hashes).zip(batch).enumerate() {
                 let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot));
-                let found = way.map(|out| (likely, out)).or_else(|| self.find(hash, packet, slot));
-                if let Some((id, way)) = self.count(found, hash, packet, slot, local) {
-                    self.payloads.push(SeenPayload { id, packet: number * BATCH + place, way });
+                let found = way.map(|out| (likely, out)).or_else(|| self.find(*hash, packet, slot));
+                if let Some((id, way)) = self.count(found, *hash, packet, slot, local) {
+                    self.payloads.push(SeenPayload { id, packet: start + place, way });
                 }
             }
+            start += batch.len();
         }
+        self.hashes = hashes;
+    }
+
+    /// The entries that these hashes probably mean, which are fetched.
+    #[inline]
+    fn look_for(&self, hashes: &[u64]) -> [u32; BATCH] {
+        let mut likely = [NONE; BATCH];
+        for (likely, hash) in likely.iter_mut().zip(hashes) {
+            *likely = self.index.iter_hash(*hash).next().copied().unwrap_or(NONE);
+            if let Some(hot) = self.hot.get(*likely) {
+                prefetch(hot);
+            }
+        }
+        likely
     }
 
     /// Reads a little of each of these entries, so that the caches have them when they are worked on one by
@@ -311,7 +338,7 @@ impl<X: Default> FlowTable<X> {
         if !hot.add_counters(seen.counters) {
             self.spilled.entry(index).or_default().add(seen.counters);
         }
-        self.mark_dirty(index);
+        self.dirty.mark(index, &mut self.hot[index]);
         let id = self.id_of(index);
         if self.hot[index].has(ENDED) {
             self.expiry.schedule(id, seen.timestamp.after(LINGER));
@@ -366,9 +393,10 @@ impl<X: Default> FlowTable<X> {
         !self.opened.is_empty()
     }
 
-    /// Takes what passed on every flow since it was last taken, in the order of their first such packet. A flow
-    /// with a tag is offered to `settle`, which takes its bytes or leaves them; the flows that have none, failed or
-    /// were left are given back, for their bytes to be taken one by one or kept with [`FlowTable::keep_dirty`].
+    /// Takes what passed on every flow since it was last taken. A flow with a tag is offered to `settle`, which takes
+    /// its bytes or leaves them; the flows that have none, failed or were left are given back, for their bytes to be
+    /// taken one by one or kept with [`FlowTable::keep_dirty`]. Those without a tag come in the order of their first
+    /// packet.
     ///
     /// `look` is called with the tags of several flows before `settle` is with the first. `now` is the tick; packets
     /// that follow are not expected to be older.
@@ -382,8 +410,11 @@ impl<X: Default> FlowTable<X> {
         let mut left = Vec::new();
         let base = std::mem::replace(&mut self.base, now);
         let mut dirty = take(&mut self.dirty);
-        for entries in dirty.chunks(BATCH) {
-            self.touch(entries);
+        let mut next = self.take_dirty(&mut dirty);
+        loop {
+            let (entries, count) = next;
+            let Some(entries) = entries.get(..count).filter(|entries| !entries.is_empty()) else { break };
+            next = self.take_dirty(&mut dirty);
             let mut tags = [Tag::default(); BATCH];
             for (tag, index) in tags.iter_mut().zip(entries) {
                 *tag = self.warm.get(*index).map(|warm| warm.tag).unwrap_or_default();
@@ -415,16 +446,28 @@ impl<X: Default> FlowTable<X> {
                 left.push(FlowId { index, serial: self.cold[index].serial });
             }
         }
-        dirty.clear();
         self.dirty = dirty;
         left
+    }
+
+    /// Some entries that have something, which are fetched, and their number.
+    fn take_dirty(&self, dirty: &mut Dirty) -> ([u32; BATCH], usize) {
+        let mut entries = [NONE; BATCH];
+        let count = dirty.take(&mut entries);
+        for &index in entries.iter().take(count) {
+            if let (Some(hot), Some(warm)) = (self.hot.get(index), self.warm.get(index)) {
+                prefetch(hot);
+                prefetch(warm);
+            }
+        }
+        (entries, count)
     }
 
     /// Gives flows back whose bytes the tick leaves where they are.
     pub fn keep_dirty(&mut self, held: &[FlowId]) {
         for id in held {
             if self.holds(*id) {
-                self.mark_dirty(id.index);
+                self.dirty.mark(id.index, &mut self.hot[id.index]);
             }
         }
     }
@@ -480,6 +523,7 @@ impl<X: Default> FlowTable<X> {
     pub fn set_tag(&mut self, id: FlowId, tag: Tag) {
         if self.holds(id) {
             self.warm[id.index].tag = tag;
+            self.hot[id.index].set(TAGGED, tag != Tag::default());
         }
     }
 
@@ -487,6 +531,7 @@ impl<X: Default> FlowTable<X> {
     pub fn clear_tags(&mut self) {
         for index in 0..self.warm.len() {
             self.warm[index].tag = Tag::default();
+            self.hot[index].set(TAGGED, false);
         }
     }
 
@@ -641,13 +686,10 @@ impl<X: Default> FlowTable<X> {
         self.note_last(index, packet.timestamp);
         let hot = &mut self.hot[index];
         if !hot.add(out, packet) {
-            self.spilled.entry(index).or_default().add(&counters_of(out, packet));
+            self.spill(index, out, packet);
         }
         let hot = &mut self.hot[index];
-        if !hot.has(DIRTY) {
-            hot.flags |= DIRTY;
-            self.dirty.push(index);
-        }
+        self.dirty.mark(index, hot);
         if hot.follow(out, packet.tcp_flags) {
             self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
         }
@@ -655,6 +697,18 @@ impl<X: Default> FlowTable<X> {
             return None;
         }
         Some((self.id_of(index), if out { FrameDirection::Out } else { FrameDirection::In }))
+    }
+
+    /// Moves what an entry counted to where there is room, so that it can count on; this packet, too, if it is too
+    /// large for any entry.
+    #[cold]
+    fn spill(&mut self, index: u32, out: bool, packet: &Packet<'_>) {
+        let spilled = self.spilled.entry(index).or_default();
+        let hot = &mut self.hot[index];
+        spilled.add(&hot.take());
+        if !hot.add(out, packet) {
+            spilled.add(&counters_of(out, packet));
+        }
     }
 
     /// Whether the packet opens a connection anew on the tuple of one that ended.
@@ -750,14 +804,6 @@ impl<X: Default> FlowTable<X> {
         }
     }
 
-    fn mark_dirty(&mut self, index: u32) {
-        let hot = &mut self.hot[index];
-        if !hot.has(DIRTY) {
-            hot.flags |= DIRTY;
-            self.dirty.push(index);
-        }
-    }
-
     fn copy_out(&self, index: u32) -> Flow {
         let (hot, warm, cold) = (&self.hot[index], &self.warm[index], &self.cold[index]);
         Flow {
@@ -810,27 +856,6 @@ fn counters_of(out: bool, packet: &Packet<'_>) -> Counters {
 
 fn hash_key(hasher: &foldhash::fast::RandomState, key: &FlowKey) -> u64 {
     hash_ends(hasher, key.protocol, key.namespace.0, &key.local, &key.remote)
-}
-
-/// The same for both directions of a flow.
-#[inline]
-fn hash_ends(
-    state: &foldhash::fast::RandomState,
-    protocol: Protocol,
-    namespace: u32,
-    one: &Endpoint,
-    other: &Endpoint,
-) -> u64 {
-    let end = |endpoint: &Endpoint| {
-        let mut hasher = state.build_hasher();
-        hasher.write_u128(u128::from_ne_bytes(endpoint.address.octets()));
-        hasher.write_u16(endpoint.port);
-        hasher.finish()
-    };
-    let mut hasher = state.build_hasher();
-    hasher.write_u64(end(one).wrapping_add(end(other)));
-    hasher.write_u64(u64::from(protocol.0) << 32 | u64::from(namespace));
-    hasher.finish()
 }
 
 fn second_of(at: Timestamp) -> u32 {

@@ -16,7 +16,7 @@ mod link;
 mod network;
 mod transport;
 
-pub use decode::{DecodeError, DecodeErrors, Packet, decode};
+pub use decode::{DecodeError, DecodeErrors, Packet, decode, decode_common};
 pub use five_tuple::{Address, Endpoint, FiveTuple, Protocol};
 pub use fragment::{Fragment, FragmentLosses, Fragments};
 pub use frame::{Frame, FrameDirection, LinkType};

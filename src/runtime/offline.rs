@@ -21,7 +21,7 @@ pub struct Offline {
 }
 
 /// Packets that are handed to the engine together.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
 impl Offline {
     /// Feeds `engine`; `owners` say whose flows are whose where the capture does not.
@@ -69,19 +69,18 @@ impl Offline {
                 };
                 self.counts.add(&packet);
                 packet.direction = self.engine.settings().local.passage(&packet.five_tuple, packet.direction).way();
-                match self.owner_of(&mut packet, record.owner) {
-                    Some(owner) => {
-                        self.engine.handle_packets(&packets);
-                        packets.clear();
-                        self.engine.handle_owned_packet(&packet, &owner);
-                    }
-                    None => {
-                        packets.push(packet);
-                        if packets.len() == BATCH {
-                            self.engine.handle_packets(&packets);
-                            packets.clear();
-                        }
-                    }
+                if (record.owner.is_some() || self.owners.is_some())
+                    && let Some(owner) = self.owner_of(&mut packet, record.owner)
+                {
+                    self.engine.handle_packets(&packets);
+                    packets.clear();
+                    self.engine.handle_owned_packet(&packet, &owner);
+                    continue;
+                }
+                packets.push(packet);
+                if packets.len() == BATCH {
+                    self.engine.handle_packets(&packets);
+                    packets.clear();
                 }
             }
             self.engine.handle_packets(&packets);

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, never};
 use tracing::{debug, info, warn};
 
 use crate::attribution::{FlowUpdate, Process, Unexplained};
-use crate::capture::live::{Batch, Capture, CaptureSettings};
+use crate::capture::live::{Batch, Capture, CaptureSettings, Payloads};
 use crate::flow::{CaptureLosses, Duplicates, LocalAddresses, Namespace};
 use crate::packet::{Fragments, Packet, decode};
 use crate::resolve::PacketSockets;
@@ -216,6 +216,7 @@ impl Tap {
         CaptureSettings {
             filter: Some(self.filter(width)),
             snaplen: SNAPLEN,
+            payloads: Payloads::All,
             buffer: BUFFER,
             ..CaptureSettings::default()
         }

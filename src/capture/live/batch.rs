@@ -30,15 +30,10 @@ impl Batch {
 
     /// The frames.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        let Buffers { bytes, records } = &self.buffers;
-        records.iter().map(|record| Frame {
-            timestamp: record.timestamp,
-            link_type: record.link_type,
-            wire_length: record.wire_length,
-            interface: record.interface,
-            direction: record.direction,
-            bytes: bytes.get(record.start..record.start + record.captured).unwrap_or_default(),
-        })
+        let Buffers { bytes, records, .. } = &self.buffers;
+        records
+            .iter()
+            .map(|record| record.frame(bytes.get(record.start..record.start + record.captured).unwrap_or_default()))
     }
 }
 
@@ -56,6 +51,7 @@ impl Drop for Batch {
 pub(super) struct Buffers {
     bytes: Vec<u8>,
     records: Vec<Record>,
+    captured: u64,
 }
 
 impl Buffers {
@@ -67,8 +63,14 @@ impl Buffers {
         self.records.is_empty()
     }
 
+    /// Bytes of the frames as the ring had them.
+    pub(super) fn captured(&self) -> u64 {
+        self.captured
+    }
+
     #[inline]
-    pub(super) fn push(&mut self, mut record: Record, bytes: &[u8]) {
+    pub(super) fn push(&mut self, mut record: Record, bytes: &[u8], captured: u64) {
+        self.captured += captured;
         record.start = self.bytes.len();
         record.captured = bytes.len();
         self.bytes.extend_from_slice(bytes);
@@ -78,6 +80,7 @@ impl Buffers {
     fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();
+        self.captured = 0;
     }
 }
 
@@ -110,6 +113,19 @@ impl Record {
             interface,
             link_type,
             direction: None,
+        }
+    }
+
+    /// The frame of these bytes.
+    #[inline]
+    pub(super) fn frame<'a>(&self, bytes: &'a [u8]) -> Frame<'a> {
+        Frame {
+            timestamp: self.timestamp,
+            link_type: self.link_type,
+            wire_length: self.wire_length,
+            interface: self.interface,
+            direction: self.direction,
+            bytes,
         }
     }
 
@@ -199,8 +215,8 @@ mod tests {
     fn a_dropped_batch_gives_its_buffers_back_empty() {
         let (home, free) = crossbeam_channel::bounded(1);
         let mut buffers = Buffers::default();
-        buffers.push(Record::new(&header(0), Stamps::Nanoseconds, LinkType::ETHERNET, 3), b"abcd");
-        buffers.push(Record::new(&header(1), Stamps::Nanoseconds, LinkType::ETHERNET, 4), b"ef");
+        buffers.push(Record::new(&header(0), Stamps::Nanoseconds, LinkType::ETHERNET, 3), b"abcd", 60);
+        buffers.push(Record::new(&header(1), Stamps::Nanoseconds, LinkType::ETHERNET, 4), b"ef", 60);
         let batch = Batch::new(buffers, home);
         let frames: Vec<_> = batch.frames().map(|frame| (frame.bytes.to_vec(), frame.interface)).collect();
         assert_eq!(frames, [(b"abcd".to_vec(), 3), (b"ef".to_vec(), 4)]);

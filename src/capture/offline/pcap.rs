@@ -58,16 +58,26 @@ impl Pcap {
 
     #[inline]
     pub(super) fn step<'a>(&self, unread: &'a [u8]) -> Step<'a> {
-        let Some(header) = unread.first_chunk::<16>() else { return Step::Incomplete(self.record_header) };
-        let [seconds, fraction, mut captured, mut original] = self.words(header);
-        if self.swapped_lengths {
-            (captured, original) = (original, captured);
+        if let Some((frame, length)) = self.record(unread) {
+            return Step::Record(Record { frame, owner: None }, length);
         }
+        let Some(header) = unread.first_chunk::<16>() else { return Step::Incomplete(self.record_header) };
+        let [_, _, captured, _] = self.words(header);
+        match captured > self.limit {
+            true => Step::Broken(Problem::Oversized { length: captured.into(), limit: self.limit.into() }),
+            false => Step::Incomplete(self.record_header.saturating_add(captured as usize)),
+        }
+    }
+
+    /// The record at the start of the unread bytes and its length, if it is whole and sound.
+    #[inline]
+    pub(super) fn record<'a>(&self, unread: &'a [u8]) -> Option<(Frame<'a>, usize)> {
+        let [seconds, fraction, captured, original] = self.words(unread.first_chunk::<16>()?);
         if captured > self.limit {
-            return Step::Broken(Problem::Oversized { length: captured.into(), limit: self.limit.into() });
+            return None;
         }
         let length = self.record_header.saturating_add(captured as usize);
-        let Some(bytes) = unread.get(self.record_header..length) else { return Step::Incomplete(length) };
+        let bytes = unread.get(self.record_header..length)?;
         let [interface] = &self.interface;
         let nanos = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * self.fraction;
         let frame = Frame {
@@ -78,16 +88,21 @@ impl Pcap {
             direction: None,
             bytes,
         };
-        Step::Record(Record { frame, owner: None }, length)
+        Some((frame, length))
     }
 
+    /// Seconds, fraction, captured and original length.
     #[inline]
     fn words(&self, header: &[u8; 16]) -> [u32; 4] {
         let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *header;
         let words = [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]];
-        match self.order {
+        let [seconds, fraction, captured, original] = match self.order {
             ByteOrder::Little => words.map(u32::from_le_bytes),
             ByteOrder::Big => words.map(u32::from_be_bytes),
+        };
+        match self.swapped_lengths {
+            true => [seconds, fraction, original, captured],
+            false => [seconds, fraction, captured, original],
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) const FAILED: u16 = 1 << 8;
 pub(super) const READ: u16 = 1 << 9;
 /// Its network namespace is known, and stands in the cold part.
 pub(super) const NAMESPACED: u16 = 1 << 10;
+/// Something was concluded about it, which stands in the warm part.
+pub(super) const TAGGED: u16 = 1 << 11;
 
 impl Hot {
     pub(super) fn new(key: &FlowKey, slot: OwnerSlot, flags: u16) -> Self {
@@ -65,6 +67,10 @@ impl Hot {
     #[inline]
     pub(super) fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
+    }
+
+    pub(super) fn set(&mut self, flags: u16, on: bool) {
+        self.flags = if on { self.flags | flags } else { self.flags & !flags };
     }
 
     /// The way of a packet, out or not, if it belongs to this entry; where the packet does not tell its way, either is right.
@@ -174,6 +180,13 @@ impl Hot {
                 self.flags |= ENDED;
             }
         }
+    }
+
+    /// Takes what passed; the entry still has something that no tick has taken.
+    pub(super) fn take(&mut self) -> Counters {
+        let counters = self.counters();
+        (self.out, self.into) = (Way::default(), Way::default());
+        counters
     }
 
     /// Forgets what passed.
