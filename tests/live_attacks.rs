@@ -50,7 +50,7 @@ fn is_given_to_its_program(flows: &[Value], source: Source, scenario: &Scenario)
     assert!(others.iter().all(|flow| flow["owner"].is_null()), "{}: a wrong owner: {others:#?}", scenario.test);
     let sum = |key: &str| named.iter().filter_map(|flow| flow[key].as_u64()).sum::<u64>();
     let least = match source {
-        Source::Kernel => scenario.min_payload_bytes_out,
+        Source::Kernel | Source::KernelWithoutPacketSockets => scenario.min_payload_bytes_out,
         Source::Pcap | Source::PcapEverywhere => {
             scenario.min_payload_bytes_out * named.len() as u64 / of_command.len().max(1) as u64
         }

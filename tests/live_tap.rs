@@ -63,14 +63,20 @@ fn injected_and_forwarded_frames_are_shown_and_rules_match_them() {
     assert_eq!(alert["group"]["dst.ip"], Network::SERVER);
 
     let state = directory.path().join("state");
-    let status =
-        egret::command(&network.client, &["status", "--output", "json", "--state-dir", state.to_str().unwrap()]);
-    let status: Value = serde_json::from_slice(&output(status)).unwrap();
-    assert_eq!(status["watching"]["source"], "ebpf");
-    assert_eq!(status["watching"]["tap"], "wide", "{status}");
-    assert_eq!(status["watching"]["fallback"], Value::Null);
-    let share = status["watching"]["coverage"].as_f64().unwrap();
-    assert!(share < 0.95 && status["watching"]["uncovered_bytes"].as_u64().unwrap() > 1_000_000, "{status}");
+    let status = || -> Value {
+        let arguments = ["status", "--output", "json", "--state-dir", state.to_str().unwrap()];
+        serde_json::from_slice(&output(egret::command(&network.client, &arguments))).unwrap()
+    };
+    let watching = &status()["watching"];
+    assert_eq!(watching["source"], "ebpf");
+    assert_eq!(watching["tap"], "wide", "{watching}");
+    assert_eq!(watching["fallback"], Value::Null);
+    // Some seconds pass until it is certain that no owner is still to come.
+    wait::until("bytes that nobody owns", || {
+        let watching = &status()["watching"];
+        let share = watching["coverage"].as_f64().unwrap();
+        (share < 0.95 && watching["uncovered_bytes"].as_u64().unwrap() > 1_000_000).then_some(())
+    });
 
     // More of what nobody owns, for as long as it takes to be believed.
     let mut command = guest.command(traffic::program().to_str().unwrap());
@@ -84,6 +90,41 @@ fn injected_and_forwarded_frames_are_shown_and_rules_match_them() {
     let share: f64 = problem["data"]["details"]["share"].as_str().unwrap().parse().unwrap();
     assert!(share < 0.8, "{problem}");
     assert!(problem["data"]["summary"].as_str().unwrap().contains("have an owner"), "{problem}");
+    egret.stop();
+}
+
+#[test]
+fn who_holds_a_packet_socket_is_suspected_where_nobody_counts_at_it() {
+    if namespace::unavailable().is_some() || kernel_source_is_missing() {
+        return;
+    }
+    let _alone = namespace::alone();
+    let directory = tempfile::tempdir().unwrap();
+    let network = Network::new();
+    let rules = "
+version: 1
+rules:
+  - id: no-socket
+    title: Bytes that no socket sent
+    match: {unknown_reason: no_socket, dst.port: 7005}
+    group_by: [dst.ip]
+    window: 30s
+    when: {bytes_out: {gte: 1MB}}
+";
+    let source = Source::KernelWithoutPacketSockets;
+    let mut egret = Egret::start(&network.client, directory.path(), source, rules, "");
+    // For as long as it takes the interfaces' counters to be believed.
+    let mut command = network.client.command(traffic::program().to_str().unwrap());
+    let to = format!("to={}", Network::SERVER);
+    command.args(["inject", &to, "port=7005", "bytes=120000000", "rate=2000000"]);
+    let injecting = Running::start("inject", command, directory.path());
+    let alert = egret.wait_for("frames that nobody counted", |alert| alert["rule"]["id"] == "no-socket");
+    drop(injecting);
+    assert_eq!(alert["group"]["dst.ip"], Network::SERVER);
+    assert_eq!(alert["process"], Value::Null, "a suspect is no owner: {alert}");
+    let suspects = alert["suspects"].as_array().unwrap();
+    let program = traffic::program().to_str().unwrap();
+    assert!(suspects.iter().any(|suspect| suspect["exe"] == program), "{suspects:?}");
     egret.stop();
 }
 
@@ -108,8 +149,7 @@ fn the_tap_stays_closed_while_sockets_explain_everything() {
     let running = Running::start("udp", command, directory.path());
     let (mut running, mut taps) = (running, 0);
     while running.status().is_none() {
-        let table = std::fs::read_to_string(format!("/proc/{}/net/packet", egret.pid())).unwrap();
-        taps = taps.max(table.lines().count() - 1);
+        taps = taps.max(packet_sockets(egret.pid()));
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     assert_eq!(taps, 0, "looking at each packet costs more than counting it");
@@ -194,7 +234,8 @@ fn a_source_that_cannot_be_used_is_told_everywhere() {
 
 fn flows(namespace: &Namespace, directory: &std::path::Path, more: &[&str]) -> Running {
     let mut command = egret::command(namespace, &["flows", "--live", "600", "--output", "json"]);
-    command.args(more);
+    // So that a failure tells what the tap looked for.
+    command.args(more).env("EGRET_LOG", "egret=info");
     Running::start("flows", command, directory)
 }
 
@@ -208,6 +249,13 @@ fn wait_for_programs(egret: &mut Running) -> bool {
         eprintln!("skipped: {}", egret.errors());
     }
     ready
+}
+
+/// The packet sockets of a process. Others may look into its namespace as well.
+fn packet_sockets(pid: u32) -> usize {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/packet")).unwrap();
+    let inodes = table.lines().skip(1).filter_map(|line| line.split_whitespace().last());
+    inodes.map(|inode| traffic::descriptors(pid, &format!("socket:[{inode}]")).len()).sum()
 }
 
 fn kernel_source_is_missing() -> bool {

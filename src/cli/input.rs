@@ -23,7 +23,7 @@ use crate::rule::render::{Colour, Format, render};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::live::Live;
 use crate::runtime::load;
-use crate::runtime::source::Source;
+use crate::runtime::source::{KernelSettings, Source};
 use crate::runtime::tap::Tap;
 
 /// Findings that are shown in full.
@@ -215,7 +215,8 @@ pub fn companions(settings: &Settings) -> Companions {
 /// # Errors
 /// Where no source can be opened.
 pub fn open_live(settings: &Settings, engine: Engine, clock: SystemClock) -> anyhow::Result<Live> {
-    let source = Source::open(settings.source, &settings.capture, clock)?;
+    let kernel_settings = KernelSettings { packet_sockets: settings.packet_sockets };
+    let source = Source::open(settings.source, &settings.capture, kernel_settings, clock)?;
     if let Some(reason) = source.fallback() {
         terminal::warning(&format!("capturing with libpcap, since the kernel source cannot be used: {reason}"));
     }

@@ -23,7 +23,7 @@ use crate::resolve::{Describer, ResolverSettings, Service};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::control::{self, Control};
 use crate::runtime::record::{RecordCounts, Recorder};
-use crate::runtime::source::Source;
+use crate::runtime::source::{KernelSettings, Source};
 use crate::time::Timestamp;
 use crate::units::Bytes;
 
@@ -80,7 +80,7 @@ enum Owners {
 impl Owners {
     fn open(kind: SourceKind, clock: SystemClock) -> anyhow::Result<Self> {
         if kind != SourceKind::Pcap {
-            match Source::kernel(clock) {
+            match Source::kernel(KernelSettings::default(), clock) {
                 Ok(source) => return Ok(Self::Kernel(source)),
                 Err(error) if kind == SourceKind::Ebpf => return Err(error.into()),
                 Err(error) => terminal::warning(&format!("owners are looked up and may be missed: {error}")),

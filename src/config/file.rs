@@ -67,6 +67,8 @@ pub struct CaptureFile {
     pub buffer: Option<u64>,
     /// Whether frames are looked at beside the kernel source where sockets do not explain what passed; `true`.
     pub tap: Option<bool>,
+    /// Whether the kernel source counts senders on packet sockets by process; `true`.
+    pub packet_sockets: Option<bool>,
     /// The share of the bytes on the interfaces, from 0 to 1, that must have an owner.
     pub min_coverage: Option<f64>,
     /// Networks that are this host's own, beside its addresses.

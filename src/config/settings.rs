@@ -22,6 +22,8 @@ pub struct Settings {
     pub capture: CaptureSettings,
     /// Whether frames are looked at beside the kernel source.
     pub tap: bool,
+    /// Whether the kernel source counts senders on packet sockets by process.
+    pub packet_sockets: bool,
     /// The share of the bytes on the interfaces below which that is a problem.
     pub least_coverage: f64,
     /// Networks that are this host's own, beside its addresses.
@@ -124,6 +126,7 @@ impl Settings {
                 ..defaults
             },
             tap: capture.tap.unwrap_or(true),
+            packet_sockets: capture.packet_sockets.unwrap_or(true),
             least_coverage: capture.min_coverage.unwrap_or(LEAST_COVERAGE),
             local: capture.local,
             rules: rules.map_or(RuleSource::Shipped, RuleSource::Paths),

@@ -36,6 +36,19 @@ enum Handle {
     Kernel(crate::capture::ebpf::Reader),
 }
 
+/// What the kernel source is told.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelSettings {
+    /// Whether senders on packet sockets, whose frames pass beside all others, are counted by process.
+    pub packet_sockets: bool,
+}
+
+impl Default for KernelSettings {
+    fn default() -> Self {
+        Self { packet_sockets: true }
+    }
+}
+
 /// Why no source could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -55,15 +68,20 @@ impl Source {
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub fn open(kind: SourceKind, settings: &CaptureSettings, clock: SystemClock) -> Result<Self, SourceError> {
+    pub fn open(
+        kind: SourceKind,
+        settings: &CaptureSettings,
+        kernel_settings: KernelSettings,
+        clock: SystemClock,
+    ) -> Result<Self, SourceError> {
         let wants_frames = settings.filter.is_some() || settings.interfaces.iter().any(|name| name != ANY);
         match kind {
             SourceKind::Pcap => Self::pcap(settings),
             SourceKind::Ebpf if wants_frames => Err(SourceError::Kernel { reason: ALL_INTERFACES.to_owned() }),
-            SourceKind::Ebpf => Self::kernel(clock),
+            SourceKind::Ebpf => Self::kernel(kernel_settings, clock),
             // Not a fallback: an interface or a filter can only mean libpcap.
             SourceKind::Auto if wants_frames => Self::pcap(settings),
-            SourceKind::Auto => match kernel(clock) {
+            SourceKind::Auto => match kernel(kernel_settings, clock) {
                 Ok((handle, limitation)) => Ok(Self { handle, fallback: None, limitation, several: false }),
                 Err(reason) => {
                     warn!(%reason, "the kernel source cannot be used: capturing with libpcap, which may miss owners");
@@ -77,8 +95,8 @@ impl Source {
     ///
     /// # Errors
     /// Which of its needs failed.
-    pub fn kernel(clock: SystemClock) -> Result<Self, SourceError> {
-        match kernel(clock) {
+    pub fn kernel(settings: KernelSettings, clock: SystemClock) -> Result<Self, SourceError> {
+        match kernel(settings, clock) {
             Ok((handle, limitation)) => Ok(Self { handle, fallback: None, limitation, several: false }),
             Err(reason) => Err(SourceError::Kernel { reason }),
         }
@@ -182,11 +200,12 @@ impl Source {
 }
 
 #[cfg(feature = "ebpf")]
-fn kernel(clock: SystemClock) -> Result<(Handle, Option<String>), String> {
+fn kernel(settings: KernelSettings, clock: SystemClock) -> Result<(Handle, Option<String>), String> {
     use crate::capture::ebpf::{Reader, Settings, Source};
     use crate::runtime::clock::Clock;
 
-    let source = Source::open(&Settings::default(), clock.now()).map_err(|error| error.reason())?;
+    let settings = Settings { packet_sockets: settings.packet_sockets, ..Settings::default() };
+    let source = Source::open(&settings, clock.now()).map_err(|error| error.reason())?;
     let limitation = source.limitation();
     if let Some(limitation) = &limitation {
         info!(%limitation, "the kernel source works with a limitation");
@@ -197,7 +216,7 @@ fn kernel(clock: SystemClock) -> Result<(Handle, Option<String>), String> {
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn kernel(_clock: SystemClock) -> Result<(Handle, Option<String>), String> {
+fn kernel(_settings: KernelSettings, _clock: SystemClock) -> Result<(Handle, Option<String>), String> {
     Err("this program was built without it".to_owned())
 }
 

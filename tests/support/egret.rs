@@ -19,6 +19,8 @@ pub enum Source {
     /// libpcap on every interface, the loopback among them.
     PcapEverywhere,
     Kernel,
+    /// The kernel source as it is before Linux 6.3.
+    KernelWithoutPacketSockets,
 }
 
 impl Source {
@@ -28,7 +30,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Pcap | Self::PcapEverywhere => "pcap",
-            Self::Kernel => "ebpf",
+            Self::Kernel | Self::KernelWithoutPacketSockets => "ebpf",
         }
     }
 
@@ -38,6 +40,7 @@ impl Source {
             Self::Pcap => "{source: pcap, interfaces: [eth0]}",
             Self::PcapEverywhere => "{source: pcap}",
             Self::Kernel => "{source: ebpf}",
+            Self::KernelWithoutPacketSockets => "{source: ebpf, packet_sockets: false}",
         }
     }
 
@@ -46,7 +49,7 @@ impl Source {
         match self {
             Self::Pcap => &["--source", "pcap", "--interface", "eth0"],
             Self::PcapEverywhere => &["--source", "pcap"],
-            Self::Kernel => &["--source", "ebpf"],
+            Self::Kernel | Self::KernelWithoutPacketSockets => &["--source", "ebpf"],
         }
     }
 }
