@@ -11,8 +11,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,15 +38,25 @@ fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let lab = Lab::new();
-    let paths = wanted("packets").then(|| packets(&lab)).flatten();
+    let small = wanted("packets").then(|| packets(&lab, SMALL)).flatten();
+    if let Some(costs) = &small {
+        let hook = costs.hook + costs.reader;
+        goal("a packet and hook", hook, 120.0, "ns", Better::Less);
+        println!("of it beyond the call of a program that does nothing: {:.1} ns", hook - costs.called);
+    }
+    // As long as those of the paced stream.
+    let large = small.and_then(|_| packets(&lab, LARGE));
     if wanted("paced") {
         let kernel = paced(&lab, "ebpf");
         let pcap = paced(&lab, "pcap");
         goal("the kernel source's own process", kernel / 1e3, 0.05, "us a packet", Better::Less);
-        if let Some(paths) = paths {
-            let ratio = (paths.pcap + pcap) / (paths.kernel + kernel);
-            goal("libpcap source to kernel source, path and process", ratio, 4.0, "times", Better::More);
+        if let Some(costs) = large {
+            let ratio = (costs.pcap + pcap) / (costs.kernel + kernel);
+            goal("libpcap source to kernel source, datagrams, path and process", ratio, 4.0, "times", Better::More);
         }
+    }
+    if wanted("bulk") {
+        bulk(&lab);
     }
     if wanted("sockets") {
         many_sockets(&lab, 20_000);
@@ -57,14 +67,22 @@ fn main() {
     }
 }
 
-/// What the sources cost in the packet's path: nanoseconds a packet, at one end.
-struct Paths {
+/// What the sources cost in the packet's path: nanoseconds a packet.
+struct Costs {
+    /// A program that does nothing.
+    called: f64,
+    /// The kernel source, the mean of both hooks.
+    hook: f64,
+    /// Its reader, for each packet and hook.
+    reader: f64,
+    /// The kernel source, at the sender's end.
     kernel: f64,
+    /// The libpcap source, at the sender's end.
     pcap: f64,
 }
 
-/// Small datagrams, by paired differences.
-fn packets(lab: &Lab) -> Option<Paths> {
+/// Datagrams with a payload of `size` bytes, by paired differences.
+fn packets(lab: &Lab, size: usize) -> Option<Costs> {
     let (group, bare) = match (ControlGroup::new("counted"), ControlGroup::new("called")) {
         (Ok(group), Ok(bare)) => (group, bare),
         (Err(error), _) | (_, Err(error)) => {
@@ -97,7 +115,7 @@ fn packets(lab: &Lab) -> Option<Paths> {
         let mut order = [0, 1, 2, 3, 4, 5];
         shuffle(&mut order, round as u64);
         for kind in order {
-            let time = kinds[kind].block();
+            let time = kinds[kind].block(size);
             if round >= WARM_UP {
                 times[kind].push(time);
             }
@@ -112,18 +130,23 @@ fn packets(lab: &Lab) -> Option<Paths> {
 
     let base = median(times[0].clone());
     let [tapped, egress, ingress, both, called] = [1, 2, 3, 4, 5].map(|kind| differences(&times[kind], &times[0]));
-    println!("UDP, 64 bytes: {base:.0} ns of processor time a packet without anything (median of {ROUNDS} blocks)");
+    println!(
+        "\nUDP, {size} bytes: {base:.0} ns of processor time a packet without anything (median of {ROUNDS} blocks)"
+    );
     println!("a program that does nothing  {called}");
     println!("kernel source, egress hook   {egress}");
     println!("kernel source, ingress hook  {ingress}");
     println!("kernel source, both hooks    {both}");
     println!("its reader                   {kernel_process:>7.1} ns a packet and hook");
     println!("libpcap source, in the path  {tapped}");
-    let hook = (both.median / 2.0).max((egress.median + ingress.median) / 2.0) + kernel_process;
-    goal("a packet and hook", hook, 120.0, "ns", Better::Less);
-    goal("of it beyond the call of any program", hook - called.median, 120.0, "ns", Better::Less);
     println!("{counted} packets were counted of {}", 4.0 * sent);
-    Some(Paths { kernel: egress.median, pcap: tapped.median })
+    Some(Costs {
+        called: called.median,
+        hook: (both.median / 2.0).max((egress.median + ingress.median) / 2.0),
+        reader: kernel_process,
+        kernel: egress.median,
+        pcap: tapped.median,
+    })
 }
 
 /// A paced stream, and what Egret's own process takes for it: nanoseconds a packet.
@@ -137,7 +160,7 @@ fn paced(lab: &Lab, source: &str) -> f64 {
     let before = process_time(egret.id());
     let client = lab
         .command(&lab.client, "iperf3")
-        .args(["-c", SERVER_B, "-u", "-l", "1400", "-b", &rate, "-t", "8", "-J"])
+        .args(["-c", SERVER_B, "-u", "-l", &LARGE.to_string(), "-b", &rate, "-t", "8", "-J"])
         .stderr(Stdio::null())
         .output()
         .expect("iperf3");
@@ -157,6 +180,48 @@ fn paced(lab: &Lab, source: &str) -> f64 {
         bits / 1e6
     );
     each
+}
+
+/// A connection that carries much: what both sources take for 64 kB, path and process, at the sender's end.
+fn bulk(lab: &Lab) {
+    let Ok(group) = ControlGroup::new("bulk") else {
+        println!("skipped: no control group of our own");
+        return;
+    };
+    let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
+    group.enter();
+    let source = Source::open(&settings, now()).expect("it opened before");
+    group.leave();
+    let reader = Reading::start(source);
+    let mut capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let mut plain = Transfer::new(lab, "b", None);
+    let mut tapped = Transfer::new(lab, "a", None);
+    let mut counted = Transfer::new(lab, "b", Some(&group));
+    let mut times: [Vec<f64>; 3] = Default::default();
+    let before = (reader.time(), process_time(capture.id()));
+    for round in 0..ROUNDS + WARM_UP {
+        let mut order = [0, 1, 2];
+        shuffle(&mut order, round as u64);
+        for kind in order {
+            let time = [&mut plain, &mut tapped, &mut counted][kind].block();
+            if round >= WARM_UP {
+                times[kind].push(time);
+            }
+        }
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let sent = (TRANSFERS * (ROUNDS + WARM_UP)) as f64;
+    let kernel_process = (reader.time() - before.0) as f64 / sent;
+    let pcap_process = (process_time(capture.id()) - before.1) as f64 / sent;
+    end(&mut capture);
+    reader.stop();
+    let [tapped, counted] = [1, 2].map(|kind| differences(&times[kind], &times[0]));
+    println!("\nTCP, 64 kB: {:.0} ns of processor time without anything", median(times[0].clone()));
+    println!("kernel source   {counted} and {kernel_process:.1} ns of its reader");
+    println!("libpcap source  {tapped} and {pcap_process:.1} ns of its process");
+    let ratio = (tapped.median + pcap_process) / (counted.median + kernel_process).max(1.0);
+    goal("libpcap source to kernel source, bulk, path and process", ratio, 4.0, "times", Better::More);
 }
 
 /// Reading live sockets.
@@ -274,6 +339,9 @@ impl Pair {
         let receiver =
             made_in(lab, &lab.server, receiver, move || UdpSocket::bind((to, 0)).expect("an address of ours"));
         let address = receiver.local_addr().expect("it is bound");
+        // Room for one packet: the others are dropped after the programs counted them, so that their memory is used
+        // again at once and the caches are as warm as behind a receiver that keeps up.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&receiver, 1).expect("a socket");
         receiver.set_nonblocking(true).expect("a socket");
         let sender = made_in(lab, &lab.client, sender, move || {
             let socket = UdpSocket::bind((from, 0)).expect("an address of ours");
@@ -284,22 +352,54 @@ impl Pair {
     }
 
     /// Nanoseconds of processor time a packet.
-    fn block(&self) -> f64 {
-        let payload = [0_u8; 64];
+    fn block(&self, size: usize) -> f64 {
+        let payload = vec![0_u8; size];
         let before = thread_time();
         for _ in 0..BLOCK {
             // A full queue somewhere costs the same as any other packet.
             let _ = self.sender.send(&payload);
         }
         let time = thread_time() - before;
-        let mut buffer = [0_u8; 128];
+        let mut buffer = [0_u8; LARGE];
         while self.receiver.recv(&mut buffer).is_ok() {}
         time as f64 / BLOCK as f64
     }
 }
 
+/// A connection from the client's namespace to the server's.
+struct Transfer {
+    sender: TcpStream,
+    receiver: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Transfer {
+    fn new(lab: &Lab, link: &str, sender: Option<&ControlGroup>) -> Self {
+        let (from, to) = if link == "a" { (CLIENT_A, SERVER_A) } else { (CLIENT_B, SERVER_B) };
+        let listener = made_in(lab, &lab.server, None, || TcpListener::bind((to, 0)).expect("an address of ours"));
+        let address = listener.local_addr().expect("it is bound");
+        let sender = made_in(lab, &lab.client, sender, || TcpStream::connect(address).expect("a route"));
+        assert_eq!(sender.local_addr().expect("it is open").ip().to_string(), from, "the link that is meant");
+        let (receiver, _) = listener.accept().expect("it is on its way");
+        for socket in [&sender, &receiver] {
+            socket.set_nodelay(true).expect("a socket");
+        }
+        Self { sender, receiver, buffer: vec![0; TRANSFER] }
+    }
+
+    /// Nanoseconds of processor time for 64 kB, sent and received.
+    fn block(&mut self) -> f64 {
+        let before = thread_time();
+        for _ in 0..TRANSFERS {
+            self.sender.write_all(&self.buffer).expect("the other end reads");
+            self.receiver.read_exact(&mut self.buffer).expect("it was sent");
+        }
+        (thread_time() - before) as f64 / TRANSFERS as f64
+    }
+}
+
 /// Makes a socket in a namespace and a control group, and leaves both.
-fn made_in(lab: &Lab, namespace: &str, group: Option<&ControlGroup>, make: impl FnOnce() -> UdpSocket) -> UdpSocket {
+fn made_in<T>(lab: &Lab, namespace: &str, group: Option<&ControlGroup>, make: impl FnOnce() -> T) -> T {
     let enter = |path: &Path| {
         let file = fs::File::open(path).expect("the namespace was made");
         rustix::thread::move_into_link_name_space(file.as_fd(), None).expect("root may enter");
@@ -526,7 +626,15 @@ const SERVER_A: &str = "198.51.100.2";
 const CLIENT_B: &str = "203.0.113.1";
 const SERVER_B: &str = "203.0.113.2";
 
+/// Bytes of payload.
+const SMALL: usize = 64;
+const LARGE: usize = 1_400;
+
+/// What a connection carries at a time, and how often in a block.
+const TRANSFER: usize = 65_536;
+const TRANSFERS: usize = 256;
+
 /// Packets of a block, and blocks of each kind.
-const BLOCK: usize = 256;
-const ROUNDS: usize = 600;
-const WARM_UP: usize = 20;
+const BLOCK: usize = 4096;
+const ROUNDS: usize = 200;
+const WARM_UP: usize = 5;
