@@ -75,6 +75,10 @@ impl Holders {
                 new.push(inode);
             }
         }
+        if !new.is_empty() {
+            // It holds them as the program that it is now.
+            processes.confirm(proc, pid);
+        }
         Ok(new)
     }
 

@@ -44,12 +44,19 @@ enum State {
     Forked,
     /// It changed its user.
     Stale,
+    /// News were lost, and it may run another program.
+    Doubtful,
 }
 
 impl Processes {
     /// A process was made: until it starts a program, it runs its parent's.
     pub(super) fn forked(&mut self, parent: u32, child: u32) {
-        let Some(of) = self.live.get(&parent) else { return };
+        if self.live.contains_key(&child) {
+            // It was met before this news was read, and has not ended since; or the news of another's end was lost.
+            self.changed(child);
+            return;
+        }
+        let Some(of) = self.live.get(&parent).filter(|of| of.state != State::Doubtful) else { return };
         let mut process = (*of.process).clone();
         process.ancestors.insert(0, ancestor(&process));
         process.ancestors.truncate(MAX_ANCESTORS);
@@ -86,6 +93,9 @@ impl Processes {
     pub(super) fn exited(&mut self, pid: u32) {
         let Some(entry) = self.live.remove(&pid) else { return };
         self.by_age.remove(&entry.born);
+        if entry.state == State::Doubtful {
+            return;
+        }
         let key = entry.process.key;
         if self.ended.insert(key, (now(), entry.process)).is_none() {
             self.ended_order.push_back((Instant::now(), key));
@@ -102,7 +112,19 @@ impl Processes {
     /// News were lost: no fact is believed before it is read again.
     pub(super) fn all_changed(&mut self) {
         for entry in self.live.values_mut() {
-            entry.state = State::Stale;
+            entry.state = State::Doubtful;
+        }
+    }
+
+    /// Reads the facts anew where the process runs another program than they say: the news of that is still to
+    /// come, or was lost.
+    pub(super) fn confirm(&mut self, proc: &mut Proc, pid: u32) {
+        let known = self.live.get(&pid).map(|entry| Arc::clone(&entry.process));
+        if known.is_some_and(|process| !runs_the_same(proc, &process)) {
+            // Where it has just ended, what it ran is not known.
+            if self.read(proc, pid).is_err() {
+                self.forget(pid);
+            }
         }
     }
 
@@ -116,7 +138,7 @@ impl Processes {
             match entry.state {
                 State::Fresh if believed => return Ok(Arc::clone(&entry.process)),
                 State::Forked => return self.complete_fork(proc, pid),
-                State::Fresh | State::Stale => {}
+                State::Fresh | State::Stale | State::Doubtful => {}
             }
         }
         self.read(proc, pid)
@@ -132,7 +154,8 @@ impl Processes {
             Ok(_) => self.ended.get(&key).map(|(_, process)| Arc::clone(process)),
             // It ended, and the news has not come yet.
             Err(_) => {
-                self.live.get(&key.pid).map(|entry| Arc::clone(&entry.process)).filter(|process| process.key == key)
+                let entry = self.live.get(&key.pid).filter(|entry| entry.state != State::Doubtful)?;
+                (entry.process.key == key).then(|| Arc::clone(&entry.process))
             }
         }
     }
@@ -223,6 +246,8 @@ impl Processes {
                 self.born
             }
         };
+        // Whoever runs has not ended.
+        self.ended.remove(&process.key);
         self.live.insert(pid, Entry { born, process: Arc::new(process), parent, read: Instant::now(), state });
         if self.live.len() > MAX_PROCESSES
             && let Some((_, oldest)) = self.by_age.pop_first()
@@ -325,5 +350,44 @@ mod tests {
         assert_eq!(name(&processes.by_key(&mut proc, one.key).unwrap()), "/bin/one");
         assert_eq!(name(&processes.by_key(&mut proc, two.key).unwrap()), "/bin/two");
         assert_eq!(processes.newest().collect::<Vec<_>>(), [42]);
+    }
+
+    #[test]
+    fn a_program_that_changed_without_news_is_noticed_or_unknown_but_never_the_old_one() {
+        let fixture = Fixture::new();
+        fixture.process(42, "/usr/bin/nsenter", b"nsenter\0perl\0");
+        let mut proc = fixture.proc();
+        let mut processes = Processes::default();
+        let key = processes.read(&mut proc, 42).unwrap().key;
+        fixture.process(42, "/usr/bin/perl", b"perl\0");
+        processes.confirm(&mut proc, 42);
+        assert_eq!(name(&processes.by_key(&mut proc, key).unwrap()), "/usr/bin/perl");
+
+        processes.all_changed();
+        fixture.remove(42);
+        processes.forked(42, 43);
+        assert!(!processes.knows(43), "whose program it runs is not known");
+        assert_eq!(processes.by_key(&mut proc, key), None);
+        processes.exited(42);
+        assert_eq!(processes.by_key(&mut proc, key), None);
+    }
+
+    #[test]
+    fn news_of_a_fork_that_come_late_end_nobody() {
+        let fixture = Fixture::new();
+        fixture.process(7, "/bin/sh", b"sh\0");
+        fixture.process(42, "/usr/bin/nsenter", b"nsenter\0perl\0");
+        let mut proc = fixture.proc();
+        let mut processes = Processes::default();
+        processes.read(&mut proc, 7).unwrap();
+        let key = processes.read(&mut proc, 42).unwrap().key;
+        processes.forked(7, 42);
+        assert_eq!(processes.ended_at(key), None);
+        fixture.process(42, "/usr/bin/perl", b"perl\0");
+        processes.read(&mut proc, 42).unwrap();
+        assert_eq!(name(&processes.by_key(&mut proc, key).unwrap()), "/usr/bin/perl");
+        fixture.remove(42);
+        processes.exited(42);
+        assert_eq!(name(&processes.by_key(&mut proc, key).unwrap()), "/usr/bin/perl");
     }
 }

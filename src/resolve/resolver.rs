@@ -292,6 +292,8 @@ impl Resolver {
         if left.is_empty() {
             return;
         }
+        // Who connects has started its program before.
+        self.hear_of_processes();
         let busy = processor_time();
         for departure in left {
             if self.budget.is_spent() {
