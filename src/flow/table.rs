@@ -10,16 +10,18 @@
 mod dirty;
 mod expiry;
 mod hot;
+mod index;
 mod slab;
 
 use std::mem::take;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 
 use self::dirty::Dirty;
 use self::expiry::Expiry;
 use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMESPACED, READ, SYN_SEEN, TAGGED};
+use self::index::Index;
 use self::slab::Slab;
 use crate::flow::{
     Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope, hash_ends,
@@ -46,7 +48,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct FlowTable<X> {
     limits: FlowLimits,
-    index: HashTable<u32>,
+    index: Index,
     /// Hashes of the packets that are being counted.
     hashes: Vec<u64>,
     hasher: foldhash::fast::RandomState,
@@ -229,7 +231,7 @@ impl<X: Default> FlowTable<X> {
     pub fn new(limits: FlowLimits) -> Self {
         Self {
             limits,
-            index: HashTable::new(),
+            index: Index::default(),
             hashes: Vec::new(),
             hasher: foldhash::fast::RandomState::default(),
             hot: Slab::default(),
@@ -256,7 +258,9 @@ impl<X: Default> FlowTable<X> {
         hashes.clear();
         hashes.extend(packets.iter().map(|packet| {
             let tuple = &packet.five_tuple;
-            hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination)
+            let hash = hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination);
+            self.index.fetch(hash);
+            hash
         }));
         let mut batches = packets.chunks(BATCH).zip(hashes.chunks(BATCH));
         let mut next = batches.next();
@@ -279,11 +283,11 @@ impl<X: Default> FlowTable<X> {
     }
 
     /// The entries that these hashes probably mean, which are fetched.
-    #[inline]
+    #[inline(always)]
     fn look_for(&self, hashes: &[u64]) -> [u32; BATCH] {
         let mut likely = [NONE; BATCH];
         for (likely, hash) in likely.iter_mut().zip(hashes) {
-            *likely = self.index.iter_hash(*hash).next().copied().unwrap_or(NONE);
+            *likely = self.index.likely(*hash).unwrap_or(NONE);
             if let Some(hot) = self.hot.get(*likely) {
                 prefetch(hot);
             }
@@ -291,23 +295,18 @@ impl<X: Default> FlowTable<X> {
         likely
     }
 
-    /// Reads a little of each of these entries, so that the caches have them when they are worked on one by
-    /// one: their misses overlap here and would not there.
-    fn touch(&self, entries: &[u32]) {
-        let seen = entries.iter().fold(0, |seen, &index| seen | self.hot.get(index).map_or(0, |hot| hot.flags));
-        std::hint::black_box(seen);
-    }
-
-    /// Reads a little of the entries of these keys, to be called before [`FlowTable::observe_counters`] is with the
-    /// first of them: their cache misses overlap here and would not there.
-    pub fn look_at<'k>(&self, keys: impl Iterator<Item = &'k FlowKey>) {
-        let mut likely = [NONE; BATCH];
-        let mut count = 0;
-        for (likely, key) in likely.iter_mut().zip(keys) {
-            *likely = self.index.iter_hash(hash_key(&self.hasher, key)).next().copied().unwrap_or(NONE);
-            count += 1;
-        }
-        self.touch(&likely[..count]);
+    /// Has the entries of these keys fetched, to be called before [`FlowTable::observe_counters`] is with the first of
+    /// them: their cache misses overlap here and would not there.
+    pub fn look_at<'k>(&mut self, keys: impl Iterator<Item = &'k FlowKey>) {
+        let mut hashes = take(&mut self.hashes);
+        hashes.clear();
+        hashes.extend(keys.map(|key| {
+            let hash = hash_key(&self.hasher, key);
+            self.index.fetch(hash);
+            hash
+        }));
+        hashes.chunks(BATCH).for_each(|hashes| _ = self.look_for(hashes));
+        self.hashes = hashes;
     }
 
     /// Counts what a source counted by itself; `None` where there is no room.
@@ -319,9 +318,8 @@ impl<X: Default> FlowTable<X> {
         local: &LocalAddresses,
     ) -> Option<FlowId> {
         let hash = hash_key(&self.hasher, key);
-        let same = |&index: &u32| self.hot[index].slot == slot && self.key_of(index) == *key;
-        let index = match self.index.find(hash, same) {
-            Some(index) => *index,
+        let index = match self.find_entry(hash, key, slot) {
+            Some(index) => index,
             None => {
                 let local_opened = seen.direction != Some(Direction::Inbound);
                 let direction = seen.direction.unwrap_or_else(|| direction_of(key, local_opened, local));
@@ -537,16 +535,14 @@ impl<X: Default> FlowTable<X> {
 
     /// The flow of a key whose packets came without an owner.
     pub fn find_key(&self, key: &FlowKey, slot: OwnerSlot) -> Option<FlowId> {
-        let same = |&index: &u32| self.hot[index].slot == slot && self.key_of(index) == *key;
-        let index = *self.index.find(hash_key(&self.hasher, key), same)?;
+        let index = self.find_entry(hash_key(&self.hasher, key), key, slot)?;
         Some(self.id_of(index))
     }
 
     /// The flows of a key, whatever their owner.
     pub fn find_all(&self, key: &FlowKey) -> Vec<FlowId> {
-        let same = |index: &&u32| self.key_of(**index) == *key;
-        let found = self.index.iter_hash(hash_key(&self.hasher, key)).filter(same);
-        found.map(|&index| self.id_of(index)).collect()
+        let found = self.index.candidates(hash_key(&self.hasher, key)).filter(|index| self.key_of(*index) == *key);
+        found.map(|index| self.id_of(index)).collect()
     }
 
     /// The flows that end or are due to be reported at `now`.
@@ -645,7 +641,6 @@ impl<X: Default> FlowTable<X> {
         self.hot[index].last(self.base).map_or(known, |last| last.max(known))
     }
 
-    #[inline]
     fn note_last(&mut self, index: u32, at: Timestamp) {
         if !self.hot[index].note(at, self.base) {
             let last = &mut self.warm[index].last;
@@ -656,7 +651,11 @@ impl<X: Default> FlowTable<X> {
     /// The entry that a packet belongs to, and whether it went out.
     #[inline]
     fn find(&self, hash: u64, packet: &Packet<'_>, slot: OwnerSlot) -> Option<(u32, bool)> {
-        self.index.iter_hash(hash).find_map(|&index| self.hot[index].way_of(packet, slot).map(|out| (index, out)))
+        self.index.candidates(hash).find_map(|index| Some((index, self.hot[index].way_of(packet, slot)?)))
+    }
+
+    fn find_entry(&self, hash: u64, key: &FlowKey, slot: OwnerSlot) -> Option<u32> {
+        self.index.candidates(hash).find(|&index| self.hot[index].slot == slot && self.key_of(index) == *key)
     }
 
     /// Counts a packet; gives its flow and way where its payload is to be read.
@@ -683,17 +682,21 @@ impl<X: Default> FlowTable<X> {
                 opened
             }
         };
-        self.note_last(index, packet.timestamp);
-        let hot = &mut self.hot[index];
-        if !hot.add(out, packet) {
-            self.spill(index, out, packet);
-        }
         let hot = &mut self.hot[index];
         self.dirty.mark(index, hot);
-        if hot.follow(out, packet.tcp_flags) {
+        let is_noted = hot.note(packet.timestamp, self.base);
+        let is_added = hot.add(out, packet);
+        let (ends, is_read) = (hot.follow(out, packet.tcp_flags), hot.has(READ));
+        if !is_noted {
+            self.note_last(index, packet.timestamp);
+        }
+        if !is_added {
+            self.spill(index, out, packet);
+        }
+        if ends {
             self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
         }
-        if !self.hot[index].has(READ) || packet.payload.is_empty() {
+        if !is_read || packet.payload.is_empty() {
             return None;
         }
         Some((self.id_of(index), if out { FrameDirection::Out } else { FrameDirection::In }))
@@ -761,7 +764,7 @@ impl<X: Default> FlowTable<X> {
             }
         };
         let Self { index: table, hot, cold, hasher, .. } = self;
-        table.insert_unique(hash, index, |&other| hash_key(hasher, &key_of(hot, cold, other)));
+        table.insert(hash, index, |other| hash_key(hasher, &key_of(hot, cold, other)));
         let id = self.id_of(index);
         self.expiry.schedule(id, at.after(self.limits.idle_timeout));
         self.opened.push(id);
@@ -799,9 +802,7 @@ impl<X: Default> FlowTable<X> {
         }
         self.hot[index].flags &= !INDEXED;
         let key = self.key_of(index);
-        if let Ok(entry) = self.index.find_entry(hash_key(&self.hasher, &key), |&other| other == index) {
-            entry.remove();
-        }
+        self.index.remove(hash_key(&self.hasher, &key), index);
     }
 
     fn copy_out(&self, index: u32) -> Flow {

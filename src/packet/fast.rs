@@ -99,14 +99,16 @@ fn link<'a>(frame: &Frame<'a>) -> Option<Link<'a>> {
 #[inline]
 fn ipv4(ip: &[u8]) -> Option<Ip<'_>> {
     let (header, segment) = ip.split_first_chunk::<20>()?;
-    let [version, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let (fixed, addresses) = header.split_first_chunk::<12>()?;
+    let [version, _, l0, l1, _, _, f0, f1, _, protocol, _, _] = *fixed;
     let bytes = u16::from_be_bytes([l0, l1]);
     // Everything of the flags and offset but "don't fragment".
     let fragmented = u16::from_be_bytes([f0, f1]) & 0x3fff != 0;
     if version != 0x45 || fragmented || bytes < 20 {
         return None;
     }
-    let (source, destination) = (Address::from_v4([s0, s1, s2, s3]), Address::from_v4([d0, d1, d2, d3]));
+    let (source, destination) = addresses.split_first_chunk::<4>()?;
+    let (source, destination) = (Address::from_v4(*source), Address::from_v4(*destination.first_chunk::<4>()?));
     Some(Ip { protocol, source, destination, bytes: bytes.into(), header_length: 20, segment })
 }
 

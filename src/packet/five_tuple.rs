@@ -14,8 +14,8 @@ impl Address {
     /// From the four octets of an IPv4 address.
     #[inline]
     pub const fn from_v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        // As one number: octets that are put together one by one are written and read through memory.
+        Self((V4_MAPPED | u32::from_be_bytes(octets) as u128).to_be_bytes())
     }
 
     /// From the sixteen octets of an IPv6 address.
@@ -43,10 +43,8 @@ impl Address {
     /// The address as a number, where it is an IPv4 address.
     #[inline]
     pub const fn v4_bits(self) -> Option<u32> {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some(u32::from_be_bytes([a, b, c, d])),
-            _ => None,
-        }
+        let bits = u128::from_be_bytes(self.0);
+        if bits >> 32 == V4_MAPPED >> 32 { Some(bits as u32) } else { None }
     }
 
     /// Whether this is `0.0.0.0` or `::`.
@@ -96,6 +94,13 @@ impl Endpoint {
     #[inline]
     pub const fn new(address: Address, port: u16) -> Self {
         Self { address, port }
+    }
+
+    /// As `==`, without a branch.
+    #[inline]
+    pub const fn is_same(&self, other: &Self) -> bool {
+        let differing = u128::from_ne_bytes(self.address.0) ^ u128::from_ne_bytes(other.address.0);
+        differing | (self.port ^ other.port) as u128 == 0
     }
 }
 
@@ -169,6 +174,9 @@ pub struct FiveTuple {
     /// To whom.
     pub destination: Endpoint,
 }
+
+/// `::ffff:0.0.0.0`.
+const V4_MAPPED: u128 = 0xffff_0000_0000;
 
 const NAMES: &[(u8, &str)] = &[
     (1, "icmp"),

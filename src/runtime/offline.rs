@@ -6,9 +6,9 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use crate::attribution::{Attribution, DeclaredOwners, Evidence, Process};
-use crate::capture::offline::{Damage, Interface, OfflineError, Reader};
+use crate::capture::offline::{Damage, Interface, OfflineError, Reader, Record};
 use crate::engine::{Engine, Output};
-use crate::packet::{Fragments, LinkType, Packet, decode};
+use crate::packet::{Fragments, LinkType, Packet, decode, decode_common};
 use crate::runtime::counts::FrameCounts;
 
 /// An engine that is fed from files.
@@ -21,7 +21,7 @@ pub struct Offline {
 }
 
 /// Packets that are handed to the engine together.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 
 impl Offline {
     /// Feeds `engine`; `owners` say whose flows are whose where the capture does not.
@@ -60,25 +60,19 @@ impl Offline {
                     interfaces = described.len();
                 }
                 self.counts.frames += 1;
-                let mut packet = match decode(&record.frame, &mut self.fragments) {
-                    Ok(packet) => packet,
-                    Err(error) => {
-                        self.counts.errors.record(error);
-                        continue;
+                match decode_common(&record.frame) {
+                    Some(packet) if record.owner.is_none() && self.owners.is_none() => {
+                        self.counts.add(&packet);
+                        packets.push(packet);
+                        if let Some(packet) = packets.last_mut()
+                            && packet.direction.is_some()
+                        {
+                            self.orient(packet);
+                        }
                     }
-                };
-                self.counts.add(&packet);
-                packet.direction = self.engine.settings().local.passage(&packet.five_tuple, packet.direction).way();
-                if (record.owner.is_some() || self.owners.is_some())
-                    && let Some(owner) = self.owner_of(&mut packet, record.owner)
-                {
-                    self.engine.handle_packets(&packets);
-                    packets.clear();
-                    self.engine.handle_owned_packet(&packet, &owner);
-                    continue;
+                    _ => self.take_other(&record, &mut packets),
                 }
-                packets.push(packet);
-                if packets.len() == BATCH {
+                if packets.len() >= BATCH {
                     self.engine.handle_packets(&packets);
                     packets.clear();
                 }
@@ -97,6 +91,31 @@ impl Offline {
     pub fn finish<E>(&mut self, perform: &mut impl FnMut(Output) -> Result<(), E>) -> Result<(), E> {
         self.engine.finish();
         drain(&mut self.engine, perform)
+    }
+
+    /// Takes a packet of an uncommon shape or with an owner.
+    #[inline(never)]
+    fn take_other<'a>(&mut self, record: &Record<'a>, packets: &mut Vec<Packet<'a>>) {
+        let mut packet = match decode(&record.frame, &mut self.fragments) {
+            Ok(packet) => packet,
+            Err(error) => return self.counts.errors.record(error),
+        };
+        self.counts.add(&packet);
+        self.orient(&mut packet);
+        if (record.owner.is_some() || self.owners.is_some())
+            && let Some(owner) = self.owner_of(&mut packet, record.owner.clone())
+        {
+            self.engine.handle_packets(packets);
+            packets.clear();
+            self.engine.handle_owned_packet(&packet, &owner);
+            return;
+        }
+        packets.push(packet);
+    }
+
+    /// Notes the way a packet went. Where a capture says nothing of ways, the flow's first packet tells as much.
+    fn orient(&self, packet: &mut Packet<'_>) {
+        packet.direction = self.engine.settings().local.passage(&packet.five_tuple, packet.direction).way();
     }
 
     /// Tells the engine the names of the interfaces from `first` on.

@@ -8,29 +8,36 @@
 use super::hot::{DIRTY, Hot, TAGGED};
 
 /// Entries by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dirty {
     /// One bit for each entry that had a tag.
     tagged: Vec<u64>,
-    /// The first word that may have a bit, where any has one.
-    first: Option<usize>,
+    /// The first word that may have a bit; [`usize::MAX`] where none has one.
+    first: usize,
     others: Vec<u32>,
     /// Of `others`, how many were taken.
     taken: usize,
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        Self { tagged: Vec::new(), first: usize::MAX, others: Vec::new(), taken: 0 }
+    }
 }
 
 impl Dirty {
     /// Notes that an entry has something, if that is new.
     #[inline]
     pub(super) fn mark(&mut self, index: u32, hot: &mut Hot) {
-        if hot.has(DIRTY) {
-            return;
-        }
-        hot.flags |= DIRTY;
         if !hot.has(TAGGED) {
-            self.others.push(index);
+            if !hot.has(DIRTY) {
+                hot.flags |= DIRTY;
+                self.others.push(index);
+            }
             return;
         }
+        // The same whether it stands here already: which does is not to be foreseen, and a branch would cost more.
+        hot.flags |= DIRTY;
         let (word, bit) = (index as usize / BITS, index as usize % BITS);
         if word >= self.tagged.len() {
             self.tagged.resize((word + 1).next_power_of_two(), 0);
@@ -38,31 +45,28 @@ impl Dirty {
         if let Some(word) = self.tagged.get_mut(word) {
             *word |= 1 << bit;
         }
-        self.first = Some(self.first.map_or(word, |first| first.min(word)));
+        self.first = self.first.min(word);
     }
 
     /// Whether nothing has anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.others.is_empty()
+        self.first == usize::MAX && self.others.is_empty()
     }
 
     /// Takes some entries, those with a tag first; gives their number, 0 at the end.
     pub(super) fn take(&mut self, entries: &mut [u32]) -> usize {
         let mut count = 0;
         let mut rooms = entries.iter_mut();
-        while let Some(first) = self.first {
-            let Some(word) = self.tagged.get_mut(first) else {
-                self.first = None;
-                break;
-            };
+        while let Some(word) = self.tagged.get_mut(self.first) {
             while *word != 0 {
                 let Some(room) = rooms.next() else { return count };
-                *room = (first * BITS) as u32 + word.trailing_zeros();
+                *room = (self.first * BITS) as u32 + word.trailing_zeros();
                 *word &= *word - 1;
                 count += 1;
             }
-            self.first = Some(first + 1);
+            self.first += 1;
         }
+        self.first = usize::MAX;
         for room in rooms {
             let Some(&index) = self.others.get(self.taken) else { break };
             (*room, self.taken, count) = (index, self.taken + 1, count + 1);

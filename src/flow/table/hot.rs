@@ -20,8 +20,8 @@ pub(super) struct Hot {
     pub(super) slot: OwnerSlot,
     /// Nanoseconds from the table's base to the last packet, plus one; 0 for none since the entry was last taken from.
     last: u32,
-    out: Way,
-    into: Way,
+    /// What came in, and what went out.
+    ways: [Way; 2],
 }
 
 /// What passed in one direction.
@@ -81,18 +81,20 @@ impl Hot {
         if self.protocol != tuple.protocol || self.slot != slot || self.flags & (INDEXED | NAMESPACED) != INDEXED {
             return None;
         }
-        let out = self.local == tuple.source && self.remote == tuple.destination;
-        if out && packet.direction != Some(In) {
-            return Some(true);
-        }
-        let back = self.local == tuple.destination && self.remote == tuple.source;
-        (back && packet.direction != Some(Out)).then_some(false)
+        // Without a branch between the two ways: which comes next is not to be foreseen.
+        let out = self.local.is_same(&tuple.source)
+            & self.remote.is_same(&tuple.destination)
+            & (packet.direction != Some(In));
+        let back = self.local.is_same(&tuple.destination)
+            & self.remote.is_same(&tuple.source)
+            & (packet.direction != Some(Out));
+        (out | back).then_some(out)
     }
 
     /// Adds a packet; `false`, and nothing added, where a sum would outgrow its bits.
     #[inline]
     pub(super) fn add(&mut self, out: bool, packet: &Packet<'_>) -> bool {
-        let way = if out { &mut self.out } else { &mut self.into };
+        let way = &mut self.ways[usize::from(out)];
         let headers = packet.bytes.0.checked_sub(packet.payload_bytes.0);
         let headers = headers.and_then(|headers| u16::try_from(headers).ok());
         let (Ok(bytes), Some(headers)) = (u32::try_from(packet.bytes.0), headers) else { return false };
@@ -107,10 +109,11 @@ impl Hot {
 
     /// Adds counts; `false`, and nothing added, where a sum would outgrow its bits.
     pub(super) fn add_counters(&mut self, more: &Counters) -> bool {
-        let out = self.out.plus(more.bytes_out, more.payload_out, more.packets_out);
-        let into = self.into.plus(more.bytes_in, more.payload_in, more.packets_in);
+        let [into, out] = &self.ways;
+        let out = out.plus(more.bytes_out, more.payload_out, more.packets_out);
+        let into = into.plus(more.bytes_in, more.payload_in, more.packets_in);
         let (Some(out), Some(into)) = (out, into) else { return false };
-        (self.out, self.into) = (out, into);
+        self.ways = [into, out];
         true
     }
 
@@ -185,20 +188,20 @@ impl Hot {
     /// Takes what passed; the entry still has something that no tick has taken.
     pub(super) fn take(&mut self) -> Counters {
         let counters = self.counters();
-        (self.out, self.into) = (Way::default(), Way::default());
+        self.ways = [Way::default(); 2];
         counters
     }
 
     /// Forgets what passed.
     #[inline]
     pub(super) fn clear(&mut self) {
-        (self.out, self.into) = (Way::default(), Way::default());
+        self.ways = [Way::default(); 2];
         self.flags &= !DIRTY;
     }
 
     #[inline]
     pub(super) fn counters(&self) -> Counters {
-        let (out, into) = (&self.out, &self.into);
+        let [into, out] = &self.ways;
         Counters {
             bytes_out: Bytes(out.bytes.into()),
             bytes_in: Bytes(into.bytes.into()),
