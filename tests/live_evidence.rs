@@ -69,7 +69,8 @@ fn an_alert_brings_packets_hash_and_script() {
         assert_eq!(owners.keys().collect::<Vec<_>>(), [&7000], "{source:?}: only the group's packets: {owners:?}");
         let (packets, owned) = owners[&7000];
         assert_eq!(Some(packets), evidence["packets"].as_u64());
-        assert!(packets > 20 && owned == packets, "{source:?}: {packets} packets, {owned} with their owner");
+        // How many frames the kernel makes of so many bytes is its own affair.
+        assert!(packets > 5 && owned == packets, "{source:?}: {packets} packets, {owned} with their owner");
         assert!(comments(path).contains(&format!("PID: {}", sender.id())), "{source:?}: Wireshark shows the owner");
 
         let script = directory.path().join("exfil.py");
