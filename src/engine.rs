@@ -227,7 +227,7 @@ impl Engine {
             timestamp: update.timestamp,
         };
         self.health.saw(update.counters.packets_out.0 + update.counters.packets_in.0);
-        self.flows.observe_counters(&update.key, slot, &count, &self.settings.local);
+        self.observe_counters(&update.key, slot, &count);
         self.welcome_flows();
     }
 
@@ -258,7 +258,7 @@ impl Engine {
                     ended: false,
                     timestamp,
                 };
-                let id = self.flows.observe_counters(key, slot, &count, &self.settings.local);
+                let id = self.observe_counters(key, slot, &count);
                 self.welcome_flows();
                 id
             }
@@ -398,6 +398,10 @@ impl Engine {
     /// Changes the rules. A rule whose fingerprint is the same keeps its
     /// windows and alerts; the alerts of a rule that is gone are withdrawn.
     pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
+        self.settle();
+        for watch in &mut self.watches {
+            watch.book_collected(self.next_tick.unwrap_or_default(), self.settings.tick, self.settings.decisions);
+        }
         let mut old: Vec<Option<Watch>> = take(&mut self.watches).into_iter().map(Some).collect();
         for rule in &rules.rules {
             let known = old
@@ -560,7 +564,10 @@ impl Engine {
             self.hear_at(first.timestamp);
             let end = self.tick_end;
             let (now, later) = packets.split_at(together(packets, end));
-            self.flows.observe(now, slot, &self.settings.local);
+            let Self { flows, bindings, watches, settings, next_tick, .. } = self;
+            let tick = next_tick.unwrap_or_default();
+            let mut allow = |tag, weight| allowance(watches, bindings.groups(binding_of(tag)), tick, weight);
+            flows.observe(now, slot, &settings.local, &mut allow);
             let latest = now.iter().map(|packet| packet.timestamp).max();
             self.now = latest.map_or(self.now, |latest| self.now.max(latest));
             self.health.saw(now.len() as u64);
@@ -568,6 +575,13 @@ impl Engine {
             self.read_payloads(now);
             packets = later;
         }
+    }
+
+    fn observe_counters(&mut self, key: &FlowKey, slot: OwnerSlot, count: &SourceCount<'_>) -> Option<FlowId> {
+        let Self { flows, bindings, watches, settings, next_tick, .. } = self;
+        let tick = next_tick.unwrap_or_default();
+        let mut allow = |tag, weight| allowance(watches, bindings.groups(binding_of(tag)), tick, weight);
+        flows.observe_counters(key, slot, count, &settings.local, &mut allow)
     }
 
     /// Takes in flows that were just opened: counts their owner, asks for it where it is not known.
@@ -585,7 +599,12 @@ impl Engine {
                 self.ask(&flow);
             }
         }
-        for (flow, notes) in self.flows.take_evicted() {
+        let evicted = self.flows.take_evicted();
+        if !evicted.is_empty() {
+            // What passed on them belongs to groups whose number may be given away.
+            self.settle();
+        }
+        for (flow, notes) in evicted {
             let facts = notes.facts();
             let at = self.tick_end;
             self.tell_end(&flow, &notes, FlowEndReason::LackOfResources, at);
@@ -836,40 +855,31 @@ impl Engine {
         self.flows.set_tag(id, Tag::default());
     }
 
-    /// Books what passed since the last tick on the groups of every rule that looks at it.
-    ///
-    /// A settled flow, about which nothing new can be concluded, adds to what is collected for its groups; the
-    /// others are looked at one by one.
-    fn drain(&mut self, now: &Moment<'_>) {
-        let Self { flows, bindings, watches, owners, statistics, .. } = self;
-        let look = |watches: &Vec<Watch>, tags: &[Tag]| {
-            let groups = tags.iter().flat_map(|tag| bindings.groups(binding_of(*tag)));
-            let seen = groups.filter_map(|bound| Some(watches.get(bound.watch as usize)?.glance(bound.group)));
-            std::hint::black_box(seen.fold(0, |seen, one| seen ^ one));
-        };
-        let left = flows.drain(now.at, watches, look, |watches, owner, tag, counters| {
-            let groups = bindings.groups(binding_of(tag));
-            let weight = counters.weight();
-            let mut fits = groups.iter().map(|bound| match watches.get_mut(bound.watch as usize) {
-                Some(watch) => watch.may_collect(bound.group, now, weight),
-                None => false,
-            });
-            if !fits.all(|fits| fits) {
-                return false;
-            }
-            for bound in groups {
-                watches[bound.watch as usize].collect(bound.group, counters, weight);
+    /// Collects what passed on settled flows, about which nothing new can be concluded, for their groups.
+    fn settle(&mut self) {
+        let Self { flows, bindings, watches, statistics, .. } = self;
+        flows.settle(|tag, counters| {
+            for bound in bindings.groups(binding_of(tag)) {
+                if let Some(watch) = watches.get_mut(bound.watch as usize) {
+                    watch.collect(bound.group, counters);
+                }
             }
             let bytes = counters.bytes_out.0 + counters.bytes_in.0;
             statistics.bytes += bytes;
-            if owners.attribution(owner).process().is_none() {
+            if !is_attributed(tag) {
                 statistics.unattributed_bytes += bytes;
             }
-            true
         });
-        for watch in watches {
-            watch.book_collected(now);
+    }
+
+    /// Books what passed since the last tick on the groups of every rule that looks at it: on settled flows as one sum
+    /// for each group, on the others one by one.
+    fn drain(&mut self, now: &Moment<'_>) {
+        self.settle();
+        for watch in &mut self.watches {
+            watch.book_collected(now.tick, now.length, now.decisions);
         }
+        let left = self.flows.drain();
         let mut held = Vec::new();
         for id in left {
             let Some(flow) = self.flows.flow(id) else { continue };
@@ -1054,7 +1064,8 @@ impl Engine {
             let old = std::mem::replace(&mut notes.binding, self.bindings.acquire(bound));
             self.bindings.release(old);
         }
-        let tag = if settled { tag_of(notes.binding) } else { Tag::default() };
+        let attributed = self.owners.attribution(flow.owner).process().is_some();
+        let tag = if settled { tag_of(notes.binding, attributed) } else { Tag::default() };
         self.flows.set_tag(id, tag);
     }
 
@@ -1172,13 +1183,33 @@ impl Occasion<'_> {
     }
 }
 
-/// What a settled flow is known by at a tick. A flow that belongs to no group may be settled, too.
-fn tag_of(binding: Binding) -> Tag {
-    Tag(binding.0 + 1)
+/// What a settled flow is known by: its groups, and whether its owner is known. A flow that belongs to no group may be
+/// settled, too.
+fn tag_of(binding: Binding, attributed: bool) -> Tag {
+    Tag((binding.0 + 1) << 1 | u32::from(attributed))
 }
 
 fn binding_of(tag: Tag) -> Binding {
-    Binding(tag.0.saturating_sub(1))
+    Binding((tag.0 >> 1).saturating_sub(1))
+}
+
+fn is_attributed(tag: Tag) -> bool {
+    tag.0 & 1 != 0
+}
+
+/// How much may be collected for all of these groups; it is set aside for whoever asks.
+fn allowance(watches: &mut [Watch], groups: &[Bound], tick: Tick, weight: u64) -> u64 {
+    let mut least = u64::MAX;
+    for bound in groups {
+        let watch = watches.get_mut(bound.watch as usize);
+        least = least.min(watch.map_or(0, |watch| watch.allowance(bound.group, tick, weight)));
+    }
+    for bound in groups.iter().filter(|_| least > 0) {
+        if let Some(watch) = watches.get_mut(bound.watch as usize) {
+            watch.set_aside(bound.group, least);
+        }
+    }
+    least
 }
 
 /// The client behind a resolver, where it is known.
@@ -1412,6 +1443,31 @@ mod tests {
         assert_eq!(fired.len(), 1, "only the old rule has seen both: {fired:?}");
         engine.replace_rules(Arc::new(RuleSet::new([Arc::new(other)])));
         assert_eq!(told(&mut engine)[0].1, "alert.withdrawn");
+    }
+
+    #[test]
+    fn what_passed_on_settled_flows_survives_a_reload_and_an_eviction() {
+        let rules = Arc::new(RuleSet::new([Arc::new(rule())]));
+        for reload in [true, false] {
+            let settings = Settings { max_flows: 1, ..Settings::default() };
+            let mut engine = Engine::new(settings, Arc::clone(&rules));
+            engine.handle_owned_packet(&packet(100, 1_000), &curl());
+            for number in 0..5 {
+                engine.handle_owned_packet(&packet(1_100 + number, 1_000), &curl());
+            }
+            assert!(engine.flows.has_dirty() && engine.flows.drain().is_empty(), "all of it is in a sum");
+            let mut last = packet(1_200, 994_000);
+            if reload {
+                engine.replace_rules(Arc::clone(&rules));
+            } else {
+                last.five_tuple.source.port += 1;
+            }
+            engine.handle_owned_packet(&last, &curl());
+            assert_eq!(engine.statistics().flows.evicted, u64::from(!reload));
+            engine.handle_timeout(Timestamp::from_secs(2));
+            let fired = told(&mut engine).iter().filter(|told| told.1 == "alert.firing").count();
+            assert_eq!(fired, 1, "a byte less would not do; reload: {reload}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use egret::engine::{Deltas, Engine, Output, Settings};
-use egret::flow::{Counters, FlowLimits, FlowTable, LocalAddresses, OwnerSlot};
+use egret::flow::{Counters, Flow, FlowKey, FlowLimits, FlowTable, LocalAddresses, OwnerSlot, Tag};
 use egret::packet::{Address, Endpoint, FiveTuple, Fragment, FrameDirection, Packet, Protocol, TcpFlags};
 use egret::rule::compile::{Options, compile};
 use egret::rule::diagnose::Source;
@@ -139,40 +139,78 @@ proptest! {
         }
     }
 
-    /// What packets bring leaves the table exactly once, on the right flow and the right way.
+    /// What packets bring leaves the table exactly once, on the right flow and the right way: in the sum of the flow's
+    /// tag as far as that is allowed, and by itself where it is not. A flow that ends tells all of it.
     #[test]
     fn the_flow_table_counts_every_byte_once(
         packets in prop::collection::vec(any_packet(), 1..300),
         pieces in prop::collection::vec(1..20usize, 1..30),
+        allowances in prop::collection::vec(prop_oneof![Just(0u64), Just(1), Just(5_000), Just(u64::MAX)], 1..20),
+        changes in prop::collection::vec(0..4u32, 1..20),
         max_flows in prop_oneof![Just(4usize), Just(1_000)],
     ) {
         let limits = FlowLimits { max_flows, idle_timeout: Duration::from_secs(3), active_timeout: None };
         let mut table: FlowTable<()> = FlowTable::new(limits);
         let local = LocalAddresses::new(["10.0.0.0/8".parse().unwrap()]);
-        let mut counted: BTreeMap<(Endpoint, Endpoint), (u64, u64)> = BTreeMap::new();
-        let mut take = |table: &mut FlowTable<()>, id| {
-            let flow = table.flow(id).unwrap();
-            let Counters { bytes_out, packets_out, bytes_in, packets_in, .. } = table.take_counters(id);
-            let out = counted.entry((flow.key.local, flow.key.remote)).or_default();
-            *out = (out.0 + bytes_out.0, out.1 + packets_out.0);
-            let back = counted.entry((flow.key.remote, flow.key.local)).or_default();
-            *back = (back.0 + bytes_in.0, back.1 + packets_in.0);
+        let mut told: BTreeMap<(Endpoint, Endpoint), (u64, u64)> = BTreeMap::new();
+        let mut counted = told.clone();
+        let book = |booked: &mut BTreeMap<_, _>, key: &FlowKey, counters: &Counters| {
+            let Counters { bytes_out, packets_out, bytes_in, packets_in, .. } = counters;
+            for (ends, bytes, packets) in
+                [((key.local, key.remote), bytes_out, packets_out), ((key.remote, key.local), bytes_in, packets_in)]
+            {
+                let sum: &mut (u64, u64) = booked.entry(ends).or_default();
+                *sum = (sum.0 + bytes.0, sum.1 + packets.0);
+            }
         };
+        // Every flow has a tag of its own, so that a sum says whose it is.
+        let mut tags: Vec<FlowKey> = vec![FlowKey::default()];
+        let (mut allowances, mut changes) = (allowances.iter().cycle(), changes.iter().cycle());
+        let mut allow = |_, weight| Some(*allowances.next().unwrap()).filter(|&most| most >= weight).unwrap_or(0);
         let mut rest = packets.as_slice();
         let mut piece = pieces.iter().cycle();
         while !rest.is_empty() {
             let (now, later) = rest.split_at((*piece.next().unwrap()).min(rest.len()));
-            table.observe(now, OwnerSlot(1), &local);
+            table.observe(now, OwnerSlot(1), &local, &mut allow);
             let at = now.iter().map(|packet| packet.timestamp).max().unwrap();
-            for id in table.drain(at, &mut (), |(), _| {}, |(), _, _, _| false) {
-                take(&mut table, id);
+            table.take_evicted().iter().for_each(|(flow, ())| book(&mut told, &flow.key, &flow.totals));
+            let mut held = Vec::new();
+            match changes.next().unwrap() {
+                // The tick takes everything, takes what it needs not hold, or does not come.
+                0 | 1 => {
+                    table.settle(|tag, counters| book(&mut counted, &tags[tag.0 as usize], counters));
+                    for (place, id) in table.drain().into_iter().enumerate() {
+                        if place % 3 == 2 {
+                            held.push(id);
+                            continue;
+                        }
+                        let key = table.flow(id).unwrap().key;
+                        book(&mut counted, &key, &table.take_counters(id));
+                        table.set_tag(id, Tag(tags.len() as u32));
+                        tags.push(key);
+                    }
+                }
+                2 => table.clear_tags(),
+                _ => {}
             }
-            for ended in table.expire(at) {
-                take(&mut table, ended.id);
-                table.remove(ended.id);
-            }
-            table.take_evicted();
+            table.keep_dirty(&held);
+            end_flows(&mut table, at, |flow, counters| {
+                book(&mut counted, &flow.key, counters);
+                book(&mut told, &flow.key, &flow.totals);
+            });
             rest = later;
+        }
+        for hours in 1..4 {
+            table.settle(|tag, counters| book(&mut counted, &tags[tag.0 as usize], counters));
+            for id in table.drain() {
+                let key = table.flow(id).unwrap().key;
+                book(&mut counted, &key, &table.take_counters(id));
+            }
+            let late = Timestamp::from_secs(hours * 3_600 + 10_000_000_000 / 2);
+            end_flows(&mut table, late, |flow, counters| {
+                book(&mut counted, &flow.key, counters);
+                book(&mut told, &flow.key, &flow.totals);
+            });
         }
         let mut expected: BTreeMap<(Endpoint, Endpoint), (u64, u64)> = BTreeMap::new();
         for packet in &packets {
@@ -181,8 +219,11 @@ proptest! {
             *sum = (sum.0 + packet.bytes.0, sum.1 + 1);
         }
         let statistics = table.statistics();
-        prop_assert!(statistics.live <= max_flows);
-        counted.retain(|_, sum| *sum != (0, 0));
+        prop_assert_eq!(statistics.live, 0);
+        for sums in [&mut counted, &mut told] {
+            sums.retain(|_, sum| *sum != (0, 0));
+        }
+        prop_assert_eq!(&counted, &told);
         if statistics.refused == 0 {
             prop_assert_eq!(counted, expected);
         } else {
@@ -196,6 +237,7 @@ proptest! {
     #[test]
     fn flows_that_are_booked_together_tell_what_each_alone_tells(
         steps in prop::collection::vec((0..900u64, 0..4u8, 0..6u16, prop_oneof![9 => 40..1_500u64, 1 => 20_000..90_000u64], any::<bool>()), 200..900),
+        reloads in prop::collection::btree_set(0..900usize, 0..6),
     ) {
         let rules = compile(vec![Source::new("rules.yaml", TOGETHER)], &Options::default()).into_result().unwrap();
         let rules = std::sync::Arc::new(rules);
@@ -203,8 +245,13 @@ proptest! {
         let engine = |deltas| Engine::new(Settings { local: local.clone(), deltas, ..Settings::default() }, rules.clone());
         let (mut together, mut alone) = (engine(Deltas::Off), engine(Deltas::On));
         let mut at = 0;
-        for (step, host, port, bytes, out) in steps {
+        for (place, (step, host, port, bytes, out)) in steps.into_iter().enumerate() {
             at += step;
+            if reloads.contains(&place) {
+                for engine in [&mut together, &mut alone] {
+                    engine.replace_rules(rules.clone());
+                }
+            }
             let (here, there) = (end(0, 40_000 + port), Endpoint::new(Address::from_v4([203, 0, 113, host]), 443));
             let (source, destination) = if out { (here, there) } else { (there, here) };
             let packet = Packet {
@@ -238,6 +285,15 @@ proptest! {
             }
         }
         prop_assert!(is_shown, "rules that never fire show nothing");
+    }
+}
+
+/// Removes the flows that end, each with what it had left.
+fn end_flows(table: &mut FlowTable<()>, at: Timestamp, mut each: impl FnMut(&Flow, &Counters)) {
+    for ended in table.expire(at) {
+        let counters = table.take_counters(ended.id);
+        each(&table.flow(ended.id).unwrap(), &counters);
+        table.remove(ended.id);
     }
 }
 

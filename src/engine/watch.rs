@@ -189,6 +189,12 @@ pub(super) struct Past {
 /// Groups whose cache misses overlap.
 const TOGETHER: usize = 32;
 
+/// What may be collected at once, at least: a group whose limit is far has many who collect for it.
+const ALLOWANCE: u64 = 65_536;
+
+/// A group's headroom lasts for more collectors than this.
+const SHARES: u64 = 1_024;
+
 /// Ended alerts remembered for each rule.
 const MAX_PAST: usize = 65_536;
 
@@ -376,37 +382,42 @@ impl Watch {
         only_sums && bound.exceptions == 0 && self.plan.sources.is_empty() && self.rule.keep_packets.is_none()
     }
 
-    /// Whether so much can be collected for a group without its coming near to a limit, where its evidence begins.
-    #[inline]
-    pub(super) fn may_collect(&mut self, group: GroupId, now: &Moment<'_>, weight: u64) -> bool {
-        let Some(found) = self.series.group_mut(group) else { return false };
+    /// How much may be collected for a group at a tick, at once and for one of those who collect for it, before it can
+    /// come near to a limit, where its evidence begins; 0 where that is less than `weight`.
+    pub(super) fn allowance(&mut self, group: GroupId, tick: Tick, weight: u64) -> u64 {
+        let Some(found) = self.series.group_mut(group) else { return 0 };
         let state = &mut found.extension;
-        if state.measured != now.tick {
-            state.measured = now.tick;
+        if state.measured != tick {
+            state.measured = tick;
             let edge = self.plan.edge;
-            let reading =
-                Reading { layout: &self.plan.layout, gauges: &found.gauges, edge, error: None, now: now.tick };
+            let reading = Reading { layout: &self.plan.layout, gauges: &found.gauges, edge, error: None, now: tick };
             state.headroom = if state.evidence.is_some() { 0 } else { self.plan.headroom(&reading) };
         }
-        weight < state.headroom
+        let most = state.headroom.saturating_sub(1);
+        if most < weight { 0 } else { most.min(weight.max(ALLOWANCE).max(most / SHARES)) }
     }
 
-    /// Reads a little of what [`Watch::may_collect`] and [`Watch::collect`] touch.
+    /// Sets so much of an allowance aside, to be collected.
+    pub(super) fn set_aside(&mut self, group: GroupId, weight: u64) {
+        if let Some(found) = self.series.group_mut(group) {
+            found.extension.headroom = found.extension.headroom.saturating_sub(weight);
+        }
+    }
+
+    /// Reads a little of what is touched when a group is booked on.
     #[inline]
-    pub(super) fn glance(&self, group: GroupId) -> u64 {
+    fn glance(&self, group: GroupId) -> u64 {
         let seen = |group: &Group<Box<[Value]>, GroupState>| {
             let state = &group.extension;
-            state.measured ^ state.collected.packets_in.0 ^ group.gauges.glance()
+            state.collected.packets_in.0 ^ group.gauges.glance()
         };
         self.series.group(group).map_or(0, seen)
     }
 
-    /// Collects what passed on a flow, to be booked in one with what passes on others of its group.
-    #[inline]
-    pub(super) fn collect(&mut self, group: GroupId, counters: &Counters, weight: u64) {
+    /// Collects what passed on flows, to be booked in one with what passed on others of their group.
+    pub(super) fn collect(&mut self, group: GroupId, counters: &Counters) {
         let Some(found) = self.series.group_mut(group) else { return };
         let state = &mut found.extension;
-        state.headroom = state.headroom.saturating_sub(weight);
         if state.collected.is_empty() {
             self.collected.push(group);
         }
@@ -414,7 +425,7 @@ impl Watch {
     }
 
     /// Books what was collected.
-    pub(super) fn book_collected(&mut self, now: &Moment<'_>) {
+    pub(super) fn book_collected(&mut self, tick: Tick, length: Duration, decisions: Decisions) {
         let mut collected = std::mem::take(&mut self.collected);
         for (place, &id) in collected.iter().enumerate() {
             if place % TOGETHER == 0 {
@@ -425,17 +436,17 @@ impl Watch {
             let counters = std::mem::take(&mut group.extension.collected);
             let mut addition = Addition::default();
             set_counters(&mut addition, &counters);
-            let Some(group) = self.series.add(id, now.tick, &addition) else { continue };
+            let Some(group) = self.series.add(id, tick, &addition) else { continue };
             let Self { memory, rule, .. } = self;
             if !matches!(memory, Memory::None) {
                 let happened = Happened { counters, ..Happened::default() };
-                memory.note(rule, now.length, now.tick, &group.key, &happened);
+                memory.note(rule, length, tick, &group.key, &happened);
             }
             // A group that is not near to its limits does not hold, unless by what it may have inherited.
-            let is_to_be_looked_at = group.is_newcomer() || now.decisions == Decisions::On;
+            let is_to_be_looked_at = group.is_newcomer() || decisions == Decisions::On;
             let state = &mut group.extension;
-            if is_to_be_looked_at && state.touched != now.tick {
-                state.touched = now.tick;
+            if is_to_be_looked_at && state.touched != tick {
+                state.touched = tick;
                 self.touched.push(id);
             }
         }

@@ -1,28 +1,29 @@
 //! The flow table: one entry a flow and owner, drained once a tick.
 //!
-//! A packet touches one line of the cache, its entry's [`Hot`] part; a tick
-//! touches one more of each entry with bytes, its [`Warm`] part; all else is in
-//! the [`Cold`] part. Packets and ticks look at several entries before they work
-//! on the first, so that their cache misses overlap.
+//! A packet touches one line of the cache of its entry, the [`Hot`] part, and
+//! notes its time; all else is in the [`Cold`] part. Several packets are looked
+//! for before the first is counted, so that their cache misses overlap. What
+//! passes on flows that have a tag is summed by tag as well, and a tick takes
+//! those sums; it takes from the others one by one.
 //!
-//! Invariant: a flow's bytes leave this table exactly once.
+//! Invariant: a flow's bytes leave this table exactly once, in a sum or by themselves.
 
-mod dirty;
 mod expiry;
 mod hot;
 mod index;
 mod slab;
+mod tallies;
 
 use std::mem::take;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use self::dirty::Dirty;
 use self::expiry::Expiry;
-use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMESPACED, READ, SYN_SEEN, TAGGED};
+use self::hot::{ANSWERED, DIRTY, ENDED, FAILED, Hot, INDEXED, LOCAL_OPENED, NAMED, NAMESPACED, READ, SYN_SEEN};
 use self::index::Index;
 use self::slab::Slab;
+use self::tallies::Tallies;
 use crate::flow::{
     Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope, hash_ends,
 };
@@ -38,7 +39,10 @@ pub const MAX_FLOWS: usize = 262_144;
 /// How long an ended flow still takes late packets.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Packets whose look-ups overlap, keys that are looked at together, and entries that a tick takes from together.
+/// Packets that are looked for before the first of them is counted.
+const AHEAD: usize = 16;
+
+/// Keys that are looked at together.
 pub const BATCH: usize = 32;
 
 /// No entry has this number.
@@ -53,13 +57,17 @@ pub struct FlowTable<X> {
     hashes: Vec<u64>,
     hasher: foldhash::fast::RandomState,
     hot: Slab<Hot>,
-    warm: Slab<Warm>,
+    /// When each entry's last packet passed.
+    last: Slab<Timestamp>,
+    /// The latest of them.
+    latest: Timestamp,
     cold: Slab<Cold<X>>,
+    tallies: Tallies,
     /// What outgrew the bits of the hot part within one tick.
     spilled: HashMap<u32, Counters>,
     free: Vec<u32>,
-    /// Entries with bytes that no tick has taken yet. One that left and came back stands here twice.
-    dirty: Dirty,
+    /// Entries with bytes that no tick has taken yet and no tag's sum has. One that left and came back stands here twice.
+    dirty: Vec<u32>,
     /// Flows whose first packet came since [`FlowTable::take_opened`].
     opened: Vec<FlowId>,
     /// Payloads of flows that are read.
@@ -69,8 +77,6 @@ pub struct FlowTable<X> {
     /// Flows that were evicted clean, for the engine to report.
     evicted: Vec<(Flow, X)>,
     expiry: Expiry,
-    /// What the hot parts tell time from: the last tick.
-    base: Timestamp,
     statistics: FlowStatistics,
 }
 
@@ -97,7 +103,7 @@ pub struct FlowId {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct OwnerSlot(pub u32);
 
-/// What the engine concluded about a flow, as a number that it gives out: a tick is told it with the flow's bytes.
+/// What the engine concluded about a flow, as a number that it gives out: what passes on all flows of a tag is summed.
 /// 0 for nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tag(pub u32);
@@ -111,7 +117,7 @@ pub struct Flow {
     pub direction: Direction,
     /// What became of it.
     pub state: FlowState,
-    /// What passed so far, as far as ticks have taken it.
+    /// What passed so far, without what waits for a tick to take it.
     pub totals: Counters,
     /// When its first packet was seen.
     pub first: Timestamp,
@@ -200,25 +206,15 @@ struct Opened {
     interface: u32,
 }
 
-/// The part of an entry that every tick touches with bytes on it: one line of the cache.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(align(64))]
-struct Warm {
-    totals: Counters,
-    /// When the last packet passed, as far as ticks have taken it.
-    last: Timestamp,
-    owner: OwnerSlot,
-    tag: Tag,
-}
-
-const _: () = assert!(size_of::<Warm>() == 64, "a tick touches one line more than a packet");
-
 /// The part of an entry that is touched when something becomes of it.
 #[derive(Debug, Default)]
 struct Cold<X> {
+    /// What passed, without what the hot part counts.
+    totals: Counters,
     first: Timestamp,
     namespace: Namespace,
     serial: u32,
+    owner: OwnerSlot,
     /// The second in which an open flow was last reported.
     reported: u32,
     interface: u16,
@@ -235,25 +231,35 @@ impl<X: Default> FlowTable<X> {
             hashes: Vec::new(),
             hasher: foldhash::fast::RandomState::default(),
             hot: Slab::default(),
-            warm: Slab::default(),
+            last: Slab::default(),
+            latest: Timestamp::EPOCH,
             cold: Slab::default(),
+            tallies: Tallies::default(),
             spilled: HashMap::new(),
             free: Vec::new(),
-            dirty: Dirty::default(),
+            dirty: Vec::new(),
             opened: Vec::new(),
             payloads: Vec::new(),
             superseded: Vec::new(),
             evicted: Vec::new(),
             expiry: Expiry::default(),
-            base: Timestamp::EPOCH,
             statistics: FlowStatistics::default(),
         }
     }
 
     /// Counts packets of the flows of one owner slot.
     ///
-    /// Each batch is looked for while the one before is counted, so that its lines of memory are on their way.
-    pub fn observe(&mut self, packets: &[Packet<'_>], slot: OwnerSlot, local: &LocalAddresses) {
+    /// `allow` says how much may be added to the sum of a tag: it is asked with a weight, as [`Counters::weight`] has
+    /// it, and gives at least that, or 0 where the flow is to be told by itself.
+    ///
+    /// Each packet is looked for a while before it is counted, so that its lines of memory are on their way.
+    pub fn observe(
+        &mut self,
+        packets: &[Packet<'_>],
+        slot: OwnerSlot,
+        local: &LocalAddresses,
+        allow: &mut impl FnMut(Tag, u64) -> u64,
+    ) {
         let mut hashes = take(&mut self.hashes);
         hashes.clear();
         hashes.extend(packets.iter().map(|packet| {
@@ -262,35 +268,28 @@ impl<X: Default> FlowTable<X> {
             self.index.fetch(hash);
             hash
         }));
-        let mut batches = packets.chunks(BATCH).zip(hashes.chunks(BATCH));
-        let mut next = batches.next();
-        let mut likely_next = self.look_for(next.map_or(&[], |(_, hashes)| hashes));
-        let mut start = 0;
-        while let Some((batch, hashes)) = next {
-            let likely = likely_next;
-            next = batches.next();
-            likely_next = self.look_for(next.map_or(&[], |(_, hashes)| hashes));
-            for (place, ((likely, hash), packet)) in likely.into_iter().zip(hashes).zip(batch).enumerate() {
-                let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot));
-                let found = way.map(|out| (likely, out)).or_else(|| self.find(*hash, packet, slot));
-                if let Some((id, way)) = self.count(found, *hash, packet, slot, local) {
-                    self.payloads.push(SeenPayload { id, packet: start + place, way });
-                }
+        let mut likely = [NONE; AHEAD];
+        for (likely, hash) in likely.iter_mut().zip(&hashes) {
+            *likely = self.look_for(*hash);
+        }
+        for (place, (packet, &hash)) in packets.iter().zip(&hashes).enumerate() {
+            let ahead = hashes.get(place + AHEAD).map_or(NONE, |hash| self.look_for(*hash));
+            let likely = std::mem::replace(&mut likely[place % AHEAD], ahead);
+            let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot));
+            let found = way.map(|out| (likely, out)).or_else(|| self.find(hash, packet, slot));
+            if let Some((id, way)) = self.count(found, hash, packet, slot, local, allow) {
+                self.payloads.push(SeenPayload { id, packet: place, way });
             }
-            start += batch.len();
         }
         self.hashes = hashes;
     }
 
-    /// The entries that these hashes probably mean, which are fetched.
+    /// The entry that a hash probably means, which is fetched.
     #[inline(always)]
-    fn look_for(&self, hashes: &[u64]) -> [u32; BATCH] {
-        let mut likely = [NONE; BATCH];
-        for (likely, hash) in likely.iter_mut().zip(hashes) {
-            *likely = self.index.likely(*hash).unwrap_or(NONE);
-            if let Some(hot) = self.hot.get(*likely) {
-                prefetch(hot);
-            }
+    fn look_for(&self, hash: u64) -> u32 {
+        let likely = self.index.likely(hash).unwrap_or(NONE);
+        if let Some(hot) = self.hot.get(likely) {
+            prefetch(hot);
         }
         likely
     }
@@ -305,17 +304,18 @@ impl<X: Default> FlowTable<X> {
             self.index.fetch(hash);
             hash
         }));
-        hashes.chunks(BATCH).for_each(|hashes| _ = self.look_for(hashes));
+        hashes.iter().for_each(|hash| _ = self.look_for(*hash));
         self.hashes = hashes;
     }
 
-    /// Counts what a source counted by itself; `None` where there is no room.
+    /// Counts what a source counted by itself; `None` where there is no room. `allow` is as in [`FlowTable::observe`].
     pub fn observe_counters(
         &mut self,
         key: &FlowKey,
         slot: OwnerSlot,
         seen: &SourceCount<'_>,
         local: &LocalAddresses,
+        allow: &mut impl FnMut(Tag, u64) -> u64,
     ) -> Option<FlowId> {
         let hash = hash_key(&self.hasher, key);
         let index = match self.find_entry(hash, key, slot) {
@@ -333,10 +333,13 @@ impl<X: Default> FlowTable<X> {
         if seen.ended {
             hot.flags |= ENDED;
         }
-        if !hot.add_counters(seen.counters) {
-            self.spilled.entry(index).or_default().add(seen.counters);
+        let is_summed = hot.is_settled() && self.tallies.add_counters(hot.tag, seen.counters, allow);
+        if !is_summed {
+            self.mark(index);
         }
-        self.dirty.mark(index, &mut self.hot[index]);
+        if !self.hot[index].add_counters(seen.counters) {
+            self.outgrown(index).add(seen.counters);
+        }
         let id = self.id_of(index);
         if self.hot[index].has(ENDED) {
             self.expiry.schedule(id, seen.timestamp.after(LINGER));
@@ -362,7 +365,7 @@ impl<X: Default> FlowTable<X> {
         if !self.holds(id) {
             return;
         }
-        self.warm[id.index].totals.add(&told.counters);
+        self.cold[id.index].totals.add(&told.counters);
         self.cold[id.index].interface = u16::try_from(told.interface).unwrap_or(u16::MAX);
         let hot = &mut self.hot[id.index];
         hot.flags &= !(SYN_SEEN | ANSWERED | ENDED | FAILED | READ);
@@ -391,107 +394,61 @@ impl<X: Default> FlowTable<X> {
         !self.opened.is_empty()
     }
 
-    /// Takes what passed on every flow since it was last taken. A flow with a tag is offered to `settle`, which takes
-    /// its bytes or leaves them; the flows that have none, failed or were left are given back, for their bytes to be
-    /// taken one by one or kept with [`FlowTable::keep_dirty`]. Those without a tag come in the order of their first
-    /// packet.
-    ///
-    /// `look` is called with the tags of several flows before `settle` is with the first. `now` is the tick; packets
-    /// that follow are not expected to be older.
-    pub fn drain<S>(
-        &mut self,
-        now: Timestamp,
-        state: &mut S,
-        look: impl Fn(&S, &[Tag]),
-        mut settle: impl FnMut(&mut S, OwnerSlot, Tag, &Counters) -> bool,
-    ) -> Vec<FlowId> {
-        let mut left = Vec::new();
-        let base = std::mem::replace(&mut self.base, now);
-        let mut dirty = take(&mut self.dirty);
-        let mut next = self.take_dirty(&mut dirty);
-        loop {
-            let (entries, count) = next;
-            let Some(entries) = entries.get(..count).filter(|entries| !entries.is_empty()) else { break };
-            next = self.take_dirty(&mut dirty);
-            let mut tags = [Tag::default(); BATCH];
-            for (tag, index) in tags.iter_mut().zip(entries) {
-                *tag = self.warm.get(*index).map(|warm| warm.tag).unwrap_or_default();
-            }
-            look(state, &tags[..entries.len()]);
-            for &index in entries {
-                let (hot, warm) = (&mut self.hot[index], &mut self.warm[index]);
-                if !hot.has(DIRTY) {
-                    continue;
-                }
-                if let Some(last) = hot.take_last(base) {
-                    warm.last = warm.last.max(last);
-                }
-                if warm.tag != Tag::default() && !hot.has(FAILED) {
-                    let mut counters = hot.counters();
-                    if let Some(spilled) = some_of(&self.spilled, index) {
-                        counters.add(spilled);
-                    }
-                    if settle(state, warm.owner, warm.tag, &counters) {
-                        warm.totals.add(&counters);
-                        hot.clear();
-                        if !self.spilled.is_empty() {
-                            self.spilled.remove(&index);
-                        }
-                        continue;
-                    }
-                }
-                hot.flags &= !DIRTY;
-                left.push(FlowId { index, serial: self.cold[index].serial });
-            }
-        }
-        self.dirty = dirty;
-        left
+    /// Gives the sum of each tag since it was last given.
+    pub fn settle(&mut self, each: impl FnMut(Tag, &Counters)) {
+        self.tallies.take(each);
     }
 
-    /// Some entries that have something, which are fetched, and their number.
-    fn take_dirty(&self, dirty: &mut Dirty) -> ([u32; BATCH], usize) {
-        let mut entries = [NONE; BATCH];
-        let count = dirty.take(&mut entries);
-        for &index in entries.iter().take(count) {
-            if let (Some(hot), Some(warm)) = (self.hot.get(index), self.warm.get(index)) {
+    /// The flows with bytes that are in no sum, in the order in which they got them: to be taken one by one, or kept
+    /// with [`FlowTable::keep_dirty`].
+    pub fn drain(&mut self) -> Vec<FlowId> {
+        let mut left = Vec::new();
+        let dirty = take(&mut self.dirty);
+        for (place, &index) in dirty.iter().enumerate() {
+            if let Some((hot, cold)) =
+                dirty.get(place + BATCH).and_then(|&next| self.hot.get(next).zip(self.cold.get(next)))
+            {
                 prefetch(hot);
-                prefetch(warm);
+                prefetch(cold);
+            }
+            let hot = &mut self.hot[index];
+            if hot.flags & (DIRTY | NAMED) == DIRTY {
+                hot.flags |= NAMED;
+                left.push(self.id_of(index));
             }
         }
-        (entries, count)
+        left
     }
 
     /// Gives flows back whose bytes the tick leaves where they are.
     pub fn keep_dirty(&mut self, held: &[FlowId]) {
         for id in held {
             if self.holds(*id) {
-                self.dirty.mark(id.index, &mut self.hot[id.index]);
+                self.hot[id.index].flags &= !NAMED;
+                self.dirty.push(id.index);
             }
         }
     }
 
     /// Whether a tick has something to take.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.tallies.is_empty()
     }
 
-    /// Takes what passed on a flow since it was last taken; it is in the totals from here on.
+    /// Takes what passed on a flow since it was last taken and is in no sum; it is in the totals from here on.
     pub fn take_counters(&mut self, id: FlowId) -> Counters {
-        if !self.holds(id) {
+        if !self.holds(id) || !self.hot[id.index].has(DIRTY) {
             return Counters::default();
         }
-        let (hot, warm) = (&mut self.hot[id.index], &mut self.warm[id.index]);
-        let mut taken = hot.counters();
-        hot.clear();
-        if let Some(last) = hot.take_last(self.base) {
-            warm.last = warm.last.max(last);
-        }
+        let hot = &mut self.hot[id.index];
+        hot.flags &= !(DIRTY | NAMED);
+        let mut taken = hot.take();
         if !self.spilled.is_empty()
             && let Some(spilled) = self.spilled.remove(&id.index)
         {
             taken.add(&spilled);
         }
-        warm.totals.add(&taken);
+        self.cold[id.index].totals.add(&taken);
         taken
     }
 
@@ -513,23 +470,21 @@ impl<X: Default> FlowTable<X> {
     /// Says whose flow it is.
     pub fn set_owner(&mut self, id: FlowId, owner: OwnerSlot) {
         if self.holds(id) {
-            self.warm[id.index].owner = owner;
+            self.cold[id.index].owner = owner;
         }
     }
 
     /// Notes what was concluded about a flow.
     pub fn set_tag(&mut self, id: FlowId, tag: Tag) {
         if self.holds(id) {
-            self.warm[id.index].tag = tag;
-            self.hot[id.index].set(TAGGED, tag != Tag::default());
+            self.hot[id.index].tag = tag;
         }
     }
 
     /// Forgets what was concluded about every flow.
     pub fn clear_tags(&mut self) {
-        for index in 0..self.warm.len() {
-            self.warm[index].tag = Tag::default();
-            self.hot[index].set(TAGGED, false);
+        for index in 0..self.hot.len() {
+            self.hot[index].tag = Tag::default();
         }
     }
 
@@ -563,7 +518,7 @@ impl<X: Default> FlowTable<X> {
                 false => (self.limits.idle_timeout, FlowEndReason::IdleTimeout),
                 true => (LINGER, FlowEndReason::EndOfFlow),
             };
-            let due = self.last_of(id.index).after(wait);
+            let due = self.last[id.index].after(wait);
             if due <= now && !self.hot[id.index].has(DIRTY) {
                 // It may stand in the queue a second time.
                 self.unlink(id.index);
@@ -610,8 +565,7 @@ impl<X: Default> FlowTable<X> {
             return None;
         }
         self.unlink(id.index);
-        self.hot[id.index].clear();
-        self.warm[id.index].tag = Tag::default();
+        self.hot[id.index] = Hot::default();
         let cold = &mut self.cold[id.index];
         cold.serial = cold.serial.wrapping_add(1);
         self.free.push(id.index);
@@ -636,15 +590,15 @@ impl<X: Default> FlowTable<X> {
         key_of(&self.hot, &self.cold, index)
     }
 
-    fn last_of(&self, index: u32) -> Timestamp {
-        let known = self.warm[index].last;
-        self.hot[index].last(self.base).map_or(known, |last| last.max(known))
-    }
-
+    /// Notes when something passed on a flow. Packets come nearly always in order, and then nothing is read that would
+    /// have to be waited for.
+    #[inline]
     fn note_last(&mut self, index: u32, at: Timestamp) {
-        if !self.hot[index].note(at, self.base) {
-            let last = &mut self.warm[index].last;
-            *last = (*last).max(at);
+        if at >= self.latest {
+            self.latest = at;
+            self.last[index] = at;
+        } else {
+            self.last[index] = self.last[index].max(at);
         }
     }
 
@@ -667,6 +621,7 @@ impl<X: Default> FlowTable<X> {
         packet: &Packet<'_>,
         slot: OwnerSlot,
         local: &LocalAddresses,
+        allow: &mut impl FnMut(Tag, u64) -> u64,
     ) -> Option<(FlowId, FrameDirection)> {
         let (index, out) = match found {
             Some((index, out)) if !self.reopens(index, packet) => (index, out),
@@ -682,16 +637,15 @@ impl<X: Default> FlowTable<X> {
                 opened
             }
         };
+        self.note_last(index, packet.timestamp);
         let hot = &mut self.hot[index];
-        self.dirty.mark(index, hot);
-        let is_noted = hot.note(packet.timestamp, self.base);
-        let is_added = hot.add(out, packet);
         let (ends, is_read) = (hot.follow(out, packet.tcp_flags), hot.has(READ));
-        if !is_noted {
-            self.note_last(index, packet.timestamp);
+        let is_summed = hot.is_settled() && self.tallies.add(hot.tag, out, packet, allow);
+        if !is_summed {
+            self.mark(index);
         }
-        if !is_added {
-            self.spill(index, out, packet);
+        if !self.hot[index].add(out, packet) {
+            self.outgrown(index).add(&counters_of(out, packet));
         }
         if ends {
             self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
@@ -702,16 +656,32 @@ impl<X: Default> FlowTable<X> {
         Some((self.id_of(index), if out { FrameDirection::Out } else { FrameDirection::In }))
     }
 
-    /// Moves what an entry counted to where there is room, so that it can count on; this packet, too, if it is too
-    /// large for any entry.
-    #[cold]
-    fn spill(&mut self, index: u32, out: bool, packet: &Packet<'_>) {
-        let spilled = self.spilled.entry(index).or_default();
-        let hot = &mut self.hot[index];
-        spilled.add(&hot.take());
-        if !hot.add(out, packet) {
-            spilled.add(&counters_of(out, packet));
+    /// Notes that what passes on a flow is in no sum from here to the tick.
+    #[inline]
+    fn mark(&mut self, index: u32) {
+        if self.hot[index].has(DIRTY) {
+            return;
         }
+        if !self.hot[index].is_empty() {
+            // What is in a sum does not wait for the tick.
+            let settled = self.hot[index].take();
+            self.cold[index].totals.add(&settled);
+        }
+        self.hot[index].flags |= DIRTY;
+        self.dirty.push(index);
+    }
+
+    /// Moves what an entry counted to where there is room, so that it can count on; gives that place.
+    #[cold]
+    fn outgrown(&mut self, index: u32) -> &mut Counters {
+        let hot = &mut self.hot[index];
+        let counted = hot.take();
+        let room = match hot.has(DIRTY) {
+            true => self.spilled.entry(index).or_default(),
+            false => &mut self.cold[index].totals,
+        };
+        room.add(&counted);
+        room
     }
 
     /// Whether the packet opens a connection anew on the tuple of one that ended.
@@ -746,20 +716,19 @@ impl<X: Default> FlowTable<X> {
         let Opened { key, slot, direction, local_opened, at, interface } = opened;
         let flags = INDEXED | READ | if local_opened { LOCAL_OPENED } else { 0 };
         let hot = Hot::new(&key, slot, flags);
-        let warm = Warm { last: at, owner: slot, ..Warm::default() };
         let interface = u16::try_from(interface).unwrap_or(u16::MAX);
         let (namespace, reported) = (key.namespace, second_of(at));
-        let cold = Cold { first: at, namespace, reported, interface, direction, ..Cold::default() };
+        let cold = Cold { first: at, owner: slot, namespace, reported, interface, direction, ..Cold::default() };
         let index = match self.free.pop() {
             Some(index) => {
                 let serial = self.cold[index].serial;
-                (self.hot[index], self.warm[index]) = (hot, warm);
+                (self.hot[index], self.last[index]) = (hot, at);
                 self.cold[index] = Cold { serial, ..cold };
                 index
             }
             None => {
                 self.cold.push(cold);
-                self.warm.push(warm);
+                self.last.push(at);
                 self.hot.push(hot)
             }
         };
@@ -782,7 +751,7 @@ impl<X: Default> FlowTable<X> {
                 continue;
             }
             if self.hot[id.index].has(DIRTY) {
-                let due = self.last_of(id.index).after(self.limits.idle_timeout);
+                let due = self.last[id.index].after(self.limits.idle_timeout);
                 self.expiry.schedule(id, due);
                 continue;
             }
@@ -806,15 +775,19 @@ impl<X: Default> FlowTable<X> {
     }
 
     fn copy_out(&self, index: u32) -> Flow {
-        let (hot, warm, cold) = (&self.hot[index], &self.warm[index], &self.cold[index]);
+        let (hot, cold) = (&self.hot[index], &self.cold[index]);
+        let mut totals = cold.totals;
+        if !hot.has(DIRTY) {
+            totals.add(&hot.counters());
+        }
         Flow {
             key: hot.key(cold.namespace),
             direction: cold.direction,
             state: hot.state(),
-            totals: warm.totals,
+            totals,
             first: cold.first,
-            last: self.last_of(index),
-            owner: warm.owner,
+            last: self.last[index],
+            owner: cold.owner,
             interface: cold.interface.into(),
         }
     }
@@ -824,12 +797,6 @@ impl<X: Default> FlowTable<X> {
 fn key_of<X>(hot: &Slab<Hot>, cold: &Slab<Cold<X>>, index: u32) -> FlowKey {
     let hot = &hot[index];
     hot.key(if hot.has(NAMESPACED) { cold[index].namespace } else { Namespace::default() })
-}
-
-/// What one entry spilled; most of the time nothing did.
-#[inline]
-fn some_of(spilled: &HashMap<u32, Counters>, index: u32) -> Option<&Counters> {
-    if spilled.is_empty() { None } else { spilled.get(&index) }
 }
 
 fn direction_of(key: &FlowKey, local_opened: bool, local: &LocalAddresses) -> Direction {

@@ -61,14 +61,12 @@ impl Offline {
                 }
                 self.counts.frames += 1;
                 match decode_common(&record.frame) {
-                    Some(packet) if record.owner.is_none() && self.owners.is_none() => {
+                    Some(mut packet) if record.owner.is_none() && self.owners.is_none() => {
                         self.counts.add(&packet);
-                        packets.push(packet);
-                        if let Some(packet) = packets.last_mut()
-                            && packet.direction.is_some()
-                        {
-                            self.orient(packet);
+                        if packet.direction.is_some() {
+                            self.orient(&mut packet);
                         }
+                        packets.push(packet);
                     }
                     _ => self.take_other(&record, &mut packets),
                 }

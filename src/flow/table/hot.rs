@@ -1,12 +1,12 @@
 //! The part of an entry that a packet touches: one line of the cache.
 //!
-//! It counts what passed since the entry was last taken from, in as few bits
-//! as a tick needs. What outgrows them is refused, and spills elsewhere.
+//! It counts what passed in few bits: of a settled flow since its counts were
+//! last moved to its totals, of another since a tick last took them. What
+//! outgrows the bits is refused, and goes elsewhere.
 
-use super::OwnerSlot;
+use super::{OwnerSlot, Tag};
 use crate::flow::{Counters, FlowKey, FlowState, Namespace};
 use crate::packet::{Endpoint, Packet, Protocol, TcpFlags};
-use crate::time::Timestamp;
 use crate::units::{Bytes, Packets};
 
 /// One line of the cache.
@@ -18,8 +18,7 @@ pub(super) struct Hot {
     protocol: Protocol,
     pub(super) flags: u16,
     pub(super) slot: OwnerSlot,
-    /// Nanoseconds from the table's base to the last packet, plus one; 0 for none since the entry was last taken from.
-    last: u32,
+    pub(super) tag: Tag,
     /// What came in, and what went out.
     ways: [Way; 2],
 }
@@ -35,7 +34,7 @@ struct Way {
 
 const _: () = assert!(size_of::<Hot>() == 64, "a packet touches one line");
 
-/// Something passed that was not taken yet.
+/// What it counts is in no sum of a tag, and waits for a tick to take it.
 pub(super) const DIRTY: u16 = 1;
 /// It can be found.
 pub(super) const INDEXED: u16 = 1 << 1;
@@ -50,8 +49,8 @@ pub(super) const FAILED: u16 = 1 << 8;
 pub(super) const READ: u16 = 1 << 9;
 /// Its network namespace is known, and stands in the cold part.
 pub(super) const NAMESPACED: u16 = 1 << 10;
-/// Something was concluded about it, which stands in the warm part.
-pub(super) const TAGGED: u16 = 1 << 11;
+/// A tick has named it as having something to take.
+pub(super) const NAMED: u16 = 1 << 11;
 
 impl Hot {
     pub(super) fn new(key: &FlowKey, slot: OwnerSlot, flags: u16) -> Self {
@@ -67,10 +66,6 @@ impl Hot {
     #[inline]
     pub(super) fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
-    }
-
-    pub(super) fn set(&mut self, flags: u16, on: bool) {
-        self.flags = if on { self.flags | flags } else { self.flags & !flags };
     }
 
     /// The way of a packet, out or not, if it belongs to this entry; where the packet does not tell its way, either is right.
@@ -117,31 +112,10 @@ impl Hot {
         true
     }
 
-    /// Notes when a packet passed; `false` where the moment is too far from the table's base.
+    /// Whether what passes may be added to the sum of its tag.
     #[inline]
-    pub(super) fn note(&mut self, at: Timestamp, base: Timestamp) -> bool {
-        let since = at.as_nanos().wrapping_sub(base.as_nanos());
-        let Ok(since) = u32::try_from(since) else { return false };
-        if since == u32::MAX {
-            return false;
-        }
-        self.last = self.last.max(since + 1);
-        true
-    }
-
-    /// When the last packet passed since the entry was last taken from.
-    #[inline]
-    pub(super) fn last(&self, base: Timestamp) -> Option<Timestamp> {
-        let since = self.last.checked_sub(1)?;
-        Some(Timestamp::from_nanos(base.as_nanos().saturating_add(since.into())))
-    }
-
-    /// The same, and forgets it.
-    #[inline]
-    pub(super) fn take_last(&mut self, base: Timestamp) -> Option<Timestamp> {
-        let last = self.last(base);
-        self.last = 0;
-        last
+    pub(super) fn is_settled(&self) -> bool {
+        self.tag != Tag::default() && !self.has(DIRTY | FAILED)
     }
 
     /// Notes what the packet says of the connection; whether it has just ended.
@@ -185,18 +159,17 @@ impl Hot {
         }
     }
 
-    /// Takes what passed; the entry still has something that no tick has taken.
+    /// Takes what it counted.
     pub(super) fn take(&mut self) -> Counters {
         let counters = self.counters();
         self.ways = [Way::default(); 2];
         counters
     }
 
-    /// Forgets what passed.
+    /// Whether it counted nothing.
     #[inline]
-    pub(super) fn clear(&mut self) {
-        self.ways = [Way::default(); 2];
-        self.flags &= !DIRTY;
+    pub(super) fn is_empty(&self) -> bool {
+        self.ways.iter().all(|way| way.packets == 0 && way.bytes == 0)
     }
 
     #[inline]
