@@ -40,7 +40,7 @@ use crate::flow::{
     OwnerSlot, SourceCount, Tag,
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
-use crate::packet::{FrameDirection, Packet};
+use crate::packet::{DNS_PORT, FrameDirection, Packet};
 use crate::rule::{
     Decided, DnsQuery, Leaf, NoData, Observation, OwnerRules, RuleIndex, RuleSet, Severity, Trigger, moment, ticks,
 };
@@ -250,7 +250,7 @@ impl Engine {
         let id = self.flows.find_key(key, slot).or_else(|| self.flows.find_all(key).first().copied());
         let id = match id {
             None if payload.is_dns() => {
-                let inbound = key.remote.port != 53;
+                let inbound = key.remote.port != DNS_PORT;
                 let count = SourceCount {
                     counters: &Counters::default(),
                     direction: Some(if inbound { Direction::Inbound } else { Direction::Outbound }),
@@ -1244,9 +1244,6 @@ fn together(packets: &[Packet<'_>], end_of_tick: Timestamp) -> usize {
     }
     count
 }
-
-/// The port that answers of DNS come from.
-const DNS_PORT: u16 = 53;
 
 /// Interfaces whose names are kept.
 const MAX_INTERFACES: usize = 65_535;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::packet::{Address, Endpoint, FiveTuple, FrameDirection, Protocol};
+use crate::packet::{Address, DNS_PORT, Endpoint, FiveTuple, FrameDirection, Protocol};
 
 /// What makes two packets belong to one flow, whichever way they went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +173,11 @@ impl FlowKey {
         Self { protocol: tuple.protocol, local, remote, namespace: Namespace::default() }
     }
 
+    /// Whether one end is where questions of DNS are answered.
+    pub const fn is_dns(&self) -> bool {
+        self.local.port == DNS_PORT || self.remote.port == DNS_PORT
+    }
+
     /// The same flow seen from the other end.
     #[inline]
     pub fn reversed(self) -> Self {
@@ -244,25 +249,37 @@ impl Scope {
     }
 }
 
-/// A hash of a flow's two ends, the same for both of its directions.
-#[inline]
-pub fn hash_ends(
-    state: &foldhash::fast::RandomState,
-    protocol: Protocol,
-    namespace: u32,
-    one: &Endpoint,
-    other: &Endpoint,
-) -> u64 {
-    let end = |endpoint: &Endpoint| {
-        let mut hasher = state.build_hasher();
-        hasher.write_u128(u128::from_ne_bytes(endpoint.address.octets()));
-        hasher.write_u16(endpoint.port);
+/// Hashes a flow's two ends, the same for both of its directions; otherwise in every program that runs.
+#[derive(Debug, Clone, Default)]
+pub struct EndsHasher(foldhash::fast::RandomState);
+
+impl EndsHasher {
+    /// The hash of two ends.
+    #[inline]
+    pub fn hash(&self, protocol: Protocol, namespace: Namespace, one: &Endpoint, other: &Endpoint) -> u64 {
+        let end = |endpoint: &Endpoint| {
+            let mut hasher = self.0.build_hasher();
+            hasher.write_u128(u128::from_ne_bytes(endpoint.address.octets()));
+            hasher.write_u16(endpoint.port);
+            hasher.finish()
+        };
+        let mut hasher = self.0.build_hasher();
+        hasher.write_u64(end(one).wrapping_add(end(other)));
+        hasher.write_u64(u64::from(protocol.0) << 32 | u64::from(namespace.0));
         hasher.finish()
-    };
-    let mut hasher = state.build_hasher();
-    hasher.write_u64(end(one).wrapping_add(end(other)));
-    hasher.write_u64(u64::from(protocol.0) << 32 | u64::from(namespace));
-    hasher.finish()
+    }
+
+    /// The hash of a packet's flow, whose namespace is not known.
+    #[inline]
+    pub fn hash_tuple(&self, tuple: &FiveTuple) -> u64 {
+        self.hash(tuple.protocol, Namespace::default(), &tuple.source, &tuple.destination)
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash_key(&self, key: &FlowKey) -> u64 {
+        self.hash(key.protocol, key.namespace, &key.local, &key.remote)
+    }
 }
 
 #[cfg(test)]

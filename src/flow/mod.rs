@@ -15,7 +15,7 @@ pub use community_id::community_id;
 pub use counters::Counters;
 pub use duplicates::Duplicates;
 pub use end_reason::FlowEndReason;
-pub use key::{Direction, FlowKey, LocalAddresses, Namespace, Passage, Scope, hash_ends};
+pub use key::{Direction, EndsHasher, FlowKey, LocalAddresses, Namespace, Passage, Scope};
 pub use losses::CaptureLosses;
 pub use state::FlowState;
 pub use table::{

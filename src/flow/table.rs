@@ -25,7 +25,7 @@ use self::index::Index;
 use self::slab::Slab;
 use self::tallies::Tallies;
 use crate::flow::{
-    Counters, Direction, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope, hash_ends,
+    Counters, Direction, EndsHasher, FlowEndReason, FlowKey, FlowState, LocalAddresses, Namespace, Scope,
 };
 use crate::memory::prefetch;
 use crate::packet::{Endpoint, FrameDirection, Packet, TcpFlags};
@@ -55,7 +55,7 @@ pub struct FlowTable<X> {
     index: Index,
     /// Hashes of the packets that are being counted.
     hashes: Vec<u64>,
-    hasher: foldhash::fast::RandomState,
+    hasher: EndsHasher,
     hot: Slab<Hot>,
     /// When each entry's last packet passed.
     last: Slab<Timestamp>,
@@ -229,7 +229,7 @@ impl<X: Default> FlowTable<X> {
             limits,
             index: Index::default(),
             hashes: Vec::new(),
-            hasher: foldhash::fast::RandomState::default(),
+            hasher: EndsHasher::default(),
             hot: Slab::default(),
             last: Slab::default(),
             latest: Timestamp::EPOCH,
@@ -263,8 +263,7 @@ impl<X: Default> FlowTable<X> {
         let mut hashes = take(&mut self.hashes);
         hashes.clear();
         hashes.extend(packets.iter().map(|packet| {
-            let tuple = &packet.five_tuple;
-            let hash = hash_ends(&self.hasher, tuple.protocol, 0, &tuple.source, &tuple.destination);
+            let hash = self.hasher.hash_tuple(&packet.five_tuple);
             self.index.fetch(hash);
             hash
         }));
@@ -300,7 +299,7 @@ impl<X: Default> FlowTable<X> {
         let mut hashes = take(&mut self.hashes);
         hashes.clear();
         hashes.extend(keys.map(|key| {
-            let hash = hash_key(&self.hasher, key);
+            let hash = self.hasher.hash_key(key);
             self.index.fetch(hash);
             hash
         }));
@@ -317,7 +316,7 @@ impl<X: Default> FlowTable<X> {
         local: &LocalAddresses,
         allow: &mut impl FnMut(Tag, u64) -> u64,
     ) -> Option<FlowId> {
-        let hash = hash_key(&self.hasher, key);
+        let hash = self.hasher.hash_key(key);
         let index = match self.find_entry(hash, key, slot) {
             Some(index) => index,
             None => {
@@ -351,7 +350,7 @@ impl<X: Default> FlowTable<X> {
     /// It stays until it is removed, and ticks find nothing to take from it.
     pub fn tell(&mut self, told: &ToldFlow) -> Option<FlowId> {
         let ToldFlow { key, direction, first, interface, .. } = *told;
-        let hash = hash_key(&self.hasher, &key);
+        let hash = self.hasher.hash_key(&key);
         let local_opened = direction != Direction::Inbound;
         let opened = Opened { key, slot: OwnerSlot::default(), direction, local_opened, at: first, interface };
         let index = self.insert(hash, opened)?;
@@ -490,13 +489,13 @@ impl<X: Default> FlowTable<X> {
 
     /// The flow of a key whose packets came without an owner.
     pub fn find_key(&self, key: &FlowKey, slot: OwnerSlot) -> Option<FlowId> {
-        let index = self.find_entry(hash_key(&self.hasher, key), key, slot)?;
+        let index = self.find_entry(self.hasher.hash_key(key), key, slot)?;
         Some(self.id_of(index))
     }
 
     /// The flows of a key, whatever their owner.
     pub fn find_all(&self, key: &FlowKey) -> Vec<FlowId> {
-        let found = self.index.candidates(hash_key(&self.hasher, key)).filter(|index| self.key_of(*index) == *key);
+        let found = self.index.candidates(self.hasher.hash_key(key)).filter(|index| self.key_of(*index) == *key);
         found.map(|index| self.id_of(index)).collect()
     }
 
@@ -733,7 +732,7 @@ impl<X: Default> FlowTable<X> {
             }
         };
         let Self { index: table, hot, cold, hasher, .. } = self;
-        table.insert(hash, index, |other| hash_key(hasher, &key_of(hot, cold, other)));
+        table.insert(hash, index, |other| hasher.hash_key(&key_of(hot, cold, other)));
         let id = self.id_of(index);
         self.expiry.schedule(id, at.after(self.limits.idle_timeout));
         self.opened.push(id);
@@ -771,7 +770,7 @@ impl<X: Default> FlowTable<X> {
         }
         self.hot[index].flags &= !INDEXED;
         let key = self.key_of(index);
-        self.index.remove(hash_key(&self.hasher, &key), index);
+        self.index.remove(self.hasher.hash_key(&key), index);
     }
 
     fn copy_out(&self, index: u32) -> Flow {
@@ -820,10 +819,6 @@ fn counters_of(out: bool, packet: &Packet<'_>) -> Counters {
         counters.packets_in = Packets(1);
     }
     counters
-}
-
-fn hash_key(hasher: &foldhash::fast::RandomState, key: &FlowKey) -> u64 {
-    hash_ends(hasher, key.protocol, key.namespace.0, &key.local, &key.remote)
 }
 
 fn second_of(at: Timestamp) -> u32 {

@@ -241,7 +241,7 @@ impl FlowNames {
 impl Payload<'_> {
     /// Whether it is of a flow of DNS.
     pub fn is_dns(&self) -> bool {
-        is_dns(self.key)
+        self.key.is_dns()
     }
 }
 
@@ -293,7 +293,7 @@ impl Names {
         let before = flow.application;
         let said_something = match flow.stage {
             Stage::Dns => self.read_dns(flow, segment, &mut found),
-            Stage::Start if is_dns(segment.key) => {
+            Stage::Start if segment.key.is_dns() => {
                 flow.stage = Stage::Dns;
                 self.read_dns(flow, segment, &mut found)
             }
@@ -635,10 +635,6 @@ impl Questions {
     }
 }
 
-fn is_dns(key: &FlowKey) -> bool {
-    key.remote.port == DNS_PORT || key.local.port == DNS_PORT
-}
-
 fn ports(segment: &Segment<'_>) -> Ports {
     let (local, remote) = (segment.key.local.port, segment.key.remote.port);
     match segment.direction {
@@ -653,8 +649,6 @@ fn message_over_tcp(start: &[u8]) -> Option<(&[u8], usize)> {
     let length = usize::from(u16::from_be_bytes(*length));
     rest.get(..length).map(|message| (message, length + 2))
 }
-
-const DNS_PORT: u16 = 53;
 
 /// Payloads of a flow that are looked at, both ways.
 const MAX_LOOKS: u8 = 16;

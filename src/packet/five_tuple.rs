@@ -178,6 +178,17 @@ pub struct FiveTuple {
 /// `::ffff:0.0.0.0`.
 const V4_MAPPED: u128 = 0xffff_0000_0000;
 
+/// The port at which questions of DNS are answered (RFC 1035, section 4.2).
+pub const DNS_PORT: u16 = 53;
+
+impl FiveTuple {
+    /// Whether one end is where questions of DNS are answered.
+    #[inline]
+    pub const fn is_dns(&self) -> bool {
+        self.source.port == DNS_PORT || self.destination.port == DNS_PORT
+    }
+}
+
 const NAMES: &[(u8, &str)] = &[
     (1, "icmp"),
     (2, "igmp"),

@@ -17,7 +17,7 @@ mod network;
 mod transport;
 
 pub use decode::{DecodeError, DecodeErrors, Packet, decode, decode_common};
-pub use five_tuple::{Address, Endpoint, FiveTuple, Protocol};
+pub use five_tuple::{Address, DNS_PORT, Endpoint, FiveTuple, Protocol};
 pub use fragment::{Fragment, FragmentLosses, Fragments};
 pub use frame::{Frame, FrameDirection, LinkType};
 pub use transport::TcpFlags;

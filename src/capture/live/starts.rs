@@ -4,13 +4,13 @@
 //! more than sixteen). What follows is counted, and nobody reads it: on a busy
 //! link, copying it costs more than all the rest of a capture.
 
-use crate::flow::hash_ends;
-use crate::packet::{FiveTuple, Frame, Packet, TcpFlags, decode_common};
+use crate::flow::EndsHasher;
+use crate::packet::{Frame, Packet, TcpFlags, decode_common};
 
 /// Counts each flow's payloads, as far as it has room. A flow that lost its seat to another begins anew.
 #[derive(Debug)]
 pub(super) struct Starts {
-    hasher: foldhash::fast::RandomState,
+    hasher: EndsHasher,
     seats: Vec<Seat>,
 }
 
@@ -27,7 +27,7 @@ struct Seat {
 
 impl Default for Starts {
     fn default() -> Self {
-        Self { hasher: foldhash::fast::RandomState::default(), seats: vec![Seat::default(); SEATS] }
+        Self { hasher: EndsHasher::default(), seats: vec![Seat::default(); SEATS] }
     }
 }
 
@@ -41,7 +41,8 @@ impl Starts {
         }
         // What has an uncommon shape is seldom, and more than its headers may be looked at.
         let Some(packet) = decode_common(frame) else { return all };
-        match packet.payload.is_empty() || is_dns(&packet.five_tuple) || self.is_start(&packet) {
+        // DNS is read to the end of its flow.
+        match packet.payload.is_empty() || packet.five_tuple.is_dns() || self.is_start(&packet) {
             true => all,
             false => header_length(frame, &packet).min(all),
         }
@@ -49,8 +50,7 @@ impl Starts {
 
     #[inline]
     fn is_start(&mut self, packet: &Packet<'_>) -> bool {
-        let FiveTuple { protocol, source, destination } = &packet.five_tuple;
-        let hash = hash_ends(&self.hasher, *protocol, 0, source, destination);
+        let hash = self.hasher.hash_tuple(&packet.five_tuple);
         let Some(seat) = self.seats.get_mut(hash as usize % SEATS) else { return true };
         let (flow, now) = ((hash >> 32) as u32, (packet.timestamp.as_nanos() / TICK) as u16);
         let opens = packet.tcp_flags.is_some_and(TcpFlags::opens);
@@ -68,14 +68,6 @@ impl Starts {
 fn header_length(frame: &Frame<'_>, packet: &Packet<'_>) -> usize {
     packet.payload.as_ptr().addr().saturating_sub(frame.bytes.as_ptr().addr())
 }
-
-/// DNS is read to the end of its flow.
-#[inline]
-fn is_dns(tuple: &FiveTuple) -> bool {
-    tuple.source.port == DNS_PORT || tuple.destination.port == DNS_PORT
-}
-
-const DNS_PORT: u16 = 53;
 
 /// Shorter frames are copied as they are.
 const SHORT: usize = 160;
