@@ -14,7 +14,7 @@ mod memory;
 mod settings;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct Engine {
     rules: Arc<RuleSet>,
     /// One for each rule, in the order of the set.
     watches: Vec<Watch>,
+    /// Those that ever had a group, by place: of ten thousand rules most never do, and nothing changes for them.
+    awake: BTreeSet<u32>,
     /// Grows when the rules change; flows are bound anew.
     epoch: u32,
     flows: FlowTable<Notes>,
@@ -168,6 +170,7 @@ impl Engine {
             settings,
             rules,
             watches,
+            awake: BTreeSet::new(),
             epoch: 1,
             flows: FlowTable::new(limits),
             bindings: Bindings::default(),
@@ -398,10 +401,7 @@ impl Engine {
     /// Changes the rules. A rule whose fingerprint is the same keeps its
     /// windows and alerts; the alerts of a rule that is gone are withdrawn.
     pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
-        self.settle();
-        for watch in &mut self.watches {
-            watch.book_collected(self.next_tick.unwrap_or_default(), self.settings.tick, self.settings.decisions);
-        }
+        self.book_settled(self.next_tick.unwrap_or_default());
         let mut old: Vec<Option<Watch>> = take(&mut self.watches).into_iter().map(Some).collect();
         for rule in &rules.rules {
             let known = old
@@ -441,6 +441,7 @@ impl Engine {
             let withdrawn = watch.withdraw(&now);
             self.outputs.extend(withdrawn.into_iter().map(Output::Notification));
         }
+        self.find_awake();
         self.rules = rules;
         self.epoch = self.epoch.wrapping_add(1).max(1);
         self.owners.clear_extensions();
@@ -486,7 +487,7 @@ impl Engine {
         statistics.owners = self.owners.len();
         // What the last tick found is kept there for the room of new groups.
         statistics.group_bytes = 0;
-        for watch in &self.watches {
+        for watch in self.awake.iter().filter_map(|&place| self.watches.get(place as usize)) {
             let series = watch.statistics();
             let counts = watch.counts();
             statistics.groups += series.groups;
@@ -508,7 +509,7 @@ impl Engine {
     }
 
     /// The keys of the alerts that fire, whether they were said or not.
-    pub fn firing_keys(&self) -> std::collections::BTreeSet<Arc<str>> {
+    pub fn firing_keys(&self) -> BTreeSet<Arc<str>> {
         self.watches.iter().flat_map(Watch::firing_keys).collect()
     }
 
@@ -546,6 +547,7 @@ impl Engine {
                 restored.alerts += alerts;
             }
         }
+        self.find_awake();
         restored
     }
 
@@ -744,7 +746,8 @@ impl Engine {
         let length = self.settings.tick;
         let expiry = self.flows.next_expiry().map(|at| ticks(at.since(Timestamp::EPOCH), length).max(next));
         let health = self.health.next_change().map(|at| ticks(at.since(Timestamp::EPOCH), length).max(next));
-        let watches = self.watches.iter().filter_map(|watch| watch.next_change(next));
+        let awake = self.awake.iter().filter_map(|&place| self.watches.get(place as usize));
+        let watches = awake.filter_map(|watch| watch.next_change(next));
         watches.chain(expiry).chain(health).min()
     }
 
@@ -767,7 +770,8 @@ impl Engine {
         self.book_questions(&now);
         self.book_told(&now);
         self.expire(&now);
-        for watch in &mut self.watches {
+        for &place in &self.awake {
+            let Some(watch) = self.watches.get_mut(place as usize) else { continue };
             let told = watch.evaluate(&now);
             watch.expire(&now);
             self.outputs.extend(told.into_iter().map(Told::into_output));
@@ -855,6 +859,11 @@ impl Engine {
         self.flows.set_tag(id, Tag::default());
     }
 
+    fn find_awake(&mut self) {
+        let awake = |(place, watch): (u32, &Watch)| (!watch.is_idle()).then_some(place);
+        self.awake = (0..).zip(&self.watches).filter_map(awake).collect();
+    }
+
     /// Collects what passed on settled flows, about which nothing new can be concluded, for their groups.
     fn settle(&mut self) {
         let Self { flows, bindings, watches, statistics, .. } = self;
@@ -872,13 +881,20 @@ impl Engine {
         });
     }
 
+    /// Books on each group in one what was collected for it.
+    fn book_settled(&mut self, tick: Tick) {
+        self.settle();
+        for &place in &self.awake {
+            if let Some(watch) = self.watches.get_mut(place as usize) {
+                watch.book_collected(tick, self.settings.tick, self.settings.decisions);
+            }
+        }
+    }
+
     /// Books what passed since the last tick on the groups of every rule that looks at it: on settled flows as one sum
     /// for each group, on the others one by one.
     fn drain(&mut self, now: &Moment<'_>) {
-        self.settle();
-        for watch in &mut self.watches {
-            watch.book_collected(now.tick, now.length, now.decisions);
-        }
+        self.book_settled(now.tick);
         let left = self.flows.drain();
         let mut held = Vec::new();
         for id in left {
@@ -1024,6 +1040,7 @@ impl Engine {
                 }
                 let Some(watch) = self.watches.get_mut(index as usize) else { continue };
                 bound.extend(watch.bind(index, &seen, now.tick, room));
+                self.awake.insert(index);
             }
         }
         happened.by_group = flow.direction != Direction::Inbound;

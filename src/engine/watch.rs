@@ -111,7 +111,7 @@ impl Told {
 }
 
 /// What the rule did, as running totals.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WatchCounts {
     /// Alerts that began to fire.
     pub(super) fired: u64,
@@ -717,6 +717,12 @@ impl Watch {
 
     fn is_volatile(&self) -> bool {
         self.plan.volatile || !self.rule.active.is_always()
+    }
+
+    /// Whether it neither holds anything nor ever did anything.
+    pub(super) fn is_idle(&self) -> bool {
+        let SeriesStatistics { groups, evicted, refused } = self.statistics();
+        groups == 0 && evicted == 0 && refused == 0 && self.counts == WatchCounts::default() && self.heap_bytes() == 0
     }
 
     fn holds_groups(&self) -> bool {
