@@ -60,15 +60,15 @@ impl Offline {
                     interfaces = described.len();
                 }
                 self.counts.frames += 1;
-                match decode_common(&record.frame) {
-                    Some(mut packet) if record.owner.is_none() && self.owners.is_none() => {
-                        self.counts.add(&packet);
-                        if packet.direction.is_some() {
-                            self.orient(&mut packet);
-                        }
-                        packets.push(packet);
+                let is_owned = record.owner.is_some() || self.owners.is_some();
+                if !is_owned && let Some(mut packet) = decode_common(&record.frame) {
+                    self.counts.add(&packet);
+                    if packet.direction.is_some() {
+                        self.orient(&mut packet);
                     }
-                    _ => self.take_other(&record, &mut packets),
+                    packets.push(packet);
+                } else {
+                    self.take_other(&record, &mut packets);
                 }
                 if packets.len() >= BATCH {
                     self.engine.handle_packets(&packets);
@@ -100,9 +100,7 @@ impl Offline {
         };
         self.counts.add(&packet);
         self.orient(&mut packet);
-        if (record.owner.is_some() || self.owners.is_some())
-            && let Some(owner) = self.owner_of(&mut packet, record.owner.clone())
-        {
+        if let Some(owner) = self.owner_of(&mut packet, record.owner.clone()) {
             self.engine.handle_packets(packets);
             packets.clear();
             self.engine.handle_owned_packet(&packet, &owner);
