@@ -48,9 +48,6 @@ pub struct Settings {
     pub names: bool,
     /// Whether senders on packet sockets, which pass beside IP, are counted.
     pub packet_sockets: bool,
-    /// Whether each packet's sender is checked against its socket's owner.
-    /// Only a measurement of that check's cost switches it off.
-    pub check_owner: bool,
     /// The time between two readings; see [`Source::interval`].
     pub tick: Duration,
 }
@@ -84,7 +81,7 @@ struct Buffers {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cgroup: None, names: true, packet_sockets: true, check_owner: true, tick: Duration::from_millis(250) }
+        Self { cgroup: None, names: true, packet_sockets: true, tick: Duration::from_millis(250) }
     }
 }
 

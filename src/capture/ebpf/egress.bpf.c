@@ -10,8 +10,7 @@
 #include "process.h"
 
 /* Read-only once loaded: the verifier removes what is switched off. */
-static const volatile u32 report_names = 1;    /* DNS messages and first payloads */
-static const volatile u32 check_owner = 1;     /* 0 only to measure what the check costs */
+static const volatile u32 report_names = 1; /* DNS messages and first payloads */
 
 /* ---- flows outside of the sockets ---- */
 
@@ -174,7 +173,14 @@ __noinline int create_entry(struct __sk_buff *skb, struct execution *owner)
 	return 0;
 }
 
-/* The running task is not the socket's owner: does it send this packet?
+/* Whether the running task is who the entry says it is. */
+static __always_inline int is_owner(struct socket_info *info)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	return info->owner.tgid == (u32)task->tgid && info->owner.exec == task->self_exec_id;
+}
+
+/* If the running task is not the socket's owner: does it send this packet?
  *
  * UDP, ping and raw sockets only ever send inside a system call. TCP also
  * sends from the soft interrupt (clocked by ACKs, or by timers), but never
@@ -193,6 +199,8 @@ __noinline int take_over(struct __sk_buff *skb)
 	 * Egret started. One without belongs to the kernel (resets, ICMP
 	 * errors, tunnels, NFS), or is a subflow of an MPTCP socket. */
 	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (info && is_owner(info))
+		return 0;
 	if (sk->protocol == IPPROTO_TCP) {
 		struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 		if (!tcp || !((struct sock *)tcp)->sk_lock.owned)
@@ -323,13 +331,15 @@ __noinline int name_of(struct __sk_buff *skb, int outgoing)
 
 /* Further peers of an unconnected socket, raw sockets, listeners, sockets of
  * the kernel. */
-__noinline int count_flow(struct __sk_buff *skb, u64 length, u32 segments, int outgoing, u64 payload)
+__noinline int count_flow(struct __sk_buff *skb, int outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct flow_key key = {};
 	struct flow_value value = {};
 	struct headers h;
 	struct socket_info *info;
+	u64 length = skb->len, payload;
+	u32 segments = skb->gso_segs;
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
@@ -338,6 +348,13 @@ __noinline int count_flow(struct __sk_buff *skb, u64 length, u32 segments, int o
 	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (parse(skb, &h, outgoing))
 		return 0;
+	payload = length > h.length ? length - h.length : 0;
+	/* A packet that will be segmented has one header here and one for each
+	 * segment on the wire. */
+	if (segments > 1)
+		length += (u64)(segments - 1) * h.length;
+	else
+		segments = 1;
 	key.cookie = bpf_get_socket_cookie(skb);
 	key.protocol = h.protocol;
 	key.family = h.family;
@@ -433,10 +450,12 @@ __noinline u32 headers_length(struct __sk_buff *skb)
  * said by the first that can: the handshake of TCP has options of its own. */
 static __noinline int add_unusual(struct socket_info *info, u64 headers, u64 payload, int outgoing, u32 usual)
 {
+	u32 shape;
 	if (!info)
 		return 0;
-	if (!info->header && usual)
-		SET_ONCE(info->header, usual);
+	shape = info->shape;
+	if (!(shape >> 16) && usual)
+		__sync_val_compare_and_swap(&info->shape, shape, shape | usual << 16);
 	if (outgoing) {
 		ADD(info->unusual_out, headers);
 		ADD(info->plain_out, payload);
@@ -447,82 +466,125 @@ static __noinline int add_unusual(struct socket_info *info, u64 headers, u64 pay
 	return 0;
 }
 
-static __always_inline void account(struct __sk_buff *skb, int outgoing)
+/* Whether the entry has the peer of a packet of a socket that is not connected. */
+static __always_inline int has_peer(struct socket_info *info, struct peer *peer)
+{
+	u32 *a = (u32 *)peer->address;
+	if (!peer->whole || !(info->flags & UNCONNECTED) || info->remote_port_be != peer->port)
+		return 0;
+	return info->remote[0] == a[0] && (!peer->v6 || (info->remote[3] == a[3] && info->remote[2] == a[2] &&
+							 info->remote[1] == a[1]));
+}
+
+/* Whether the entry has the peer that a socket is connected to. */
+static __always_inline int has_connection(struct socket_info *info, struct bpf_sock *sk, int v6)
+{
+	if (info->remote_port_be != sk->dst_port)
+		return 0;
+	if (!v6) {
+		u32 address = sk->dst_ip4;
+		/* A load of both kinds would be of a moved pointer to a socket, which is refused. */
+		barrier_var(address);
+		return info->remote[0] == address;
+	}
+	return info->remote[3] == sk->dst_ip6[3] && info->remote[2] == sk->dst_ip6[2] &&
+	       info->remote[1] == sk->dst_ip6[1] && info->remote[0] == sk->dst_ip6[0];
+}
+
+static __always_inline void add_usual(struct socket_info *info, u32 segments, u32 payload, int outgoing)
+{
+	u64 one = ((u64)segments << PACKET_BITS) + payload;
+	u64 before = outgoing ? ADD(info->plain_out, one) : ADD(info->plain_in, one);
+	/* Half of what the word can hold, for nobody reads it. */
+	if (before >> 63)
+		move_to_flow(info);
+}
+
+/* Reports a payload that may tell a name. */
+static __always_inline void report_name(struct __sk_buff *skb, struct socket_info *info, int outgoing)
+{
+	if (info->remote_port_be == PORT_DNS_BE ||
+	    (outgoing && (info->flags & PAYLOADS) != PAYLOADS && info->opened != OPENED_THERE &&
+	     (info->protocol == IPPROTO_TCP ||
+	      (info->protocol == IPPROTO_UDP && info->remote_port_be == PORT_QUIC_BE))))
+		name_of(skb, outgoing);
+}
+
+/* A packet of any kind; returns 1 if it does not belong to the socket's entry. */
+__noinline int account_any(struct __sk_buff *skb, int outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct socket_info *info;
 	struct peer peer;
 	u64 length = skb->len, payload;
 	u32 segments = skb->gso_segs;
-	int ours = 0; /* the packet belongs to the entry's own counters */
+	int ours = 0;
 	if (!sk)
-		return;
-	u16 port = sk->dst_port; /* 0: not connected */
+		return 0;
 	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (find_peer(skb, &peer, outgoing)) {
+	if (!info)
+		return 1;
+	if (find_peer(skb, &peer, outgoing, 0)) {
 		peer.headers = headers_length(skb);
 		peer.whole = 0;
-	} else if (!port && info && peer.whole && (info->flags & UNCONNECTED) && info->remote_port_be == peer.port &&
-		   info->protocol == peer.protocol) {
-		u32 *a = (u32 *)peer.address;
-		if (!peer.v6)
-			ours = info->family == 4 && info->remote[0] == a[0];
-		else
-			ours = info->family == 6 && info->remote[3] == a[3] && info->remote[2] == a[2] &&
-			       info->remote[1] == a[1] && info->remote[0] == a[0];
+	}
+	if (sk->dst_port) {
+		int v6 = skb->protocol != ETH_P_IP_BE;
+		if (info->family != (v6 ? 6 : 4) || !has_connection(info, sk, v6))
+			remember_tuple(skb, outgoing);
+	} else {
+		if (peer.whole)
+			ours = has_peer(info, &peer) && info->protocol == peer.protocol &&
+			       info->family == (peer.v6 ? 6 : 4);
+		/* The entry of an unconnected socket serves one peer at a time. */
+		if (peer.whole && !ours && !has_counted(info))
+			ours = remember_tuple(skb, outgoing);
+		if (!ours)
+			return 1;
 	}
 	payload = length > peer.headers ? length - peer.headers : 0;
-	/* A packet that will be segmented has one header here and one for each
-	 * segment on the wire. */
 	if (segments > 1)
 		length += (u64)(segments - 1) * peer.headers;
 	else
 		segments = 1;
-
-	if (outgoing && check_owner) {
-		struct task_struct *task = bpf_get_current_task_btf();
-		if (!info || info->owner.tgid != (u32)task->tgid || info->owner.exec != task->self_exec_id) {
-			take_over(skb);
-			if (!info)
-				info = bpf_sk_storage_get(&sockets, sk, 0, 0);
-		}
+	if (info->header == peer.headers && length >= peer.headers) {
+		add_usual(info, segments, payload, outgoing);
+	} else {
+		u32 usual = info->protocol != IPPROTO_TCP || sk->state == TCP_ESTABLISHED ? peer.headers : 0;
+		u64 headers = ((u64)segments << PACKET_BITS) + (length - payload);
+		add_unusual(info, headers, payload, outgoing, usual);
 	}
-	/* The entry of an unconnected socket serves one peer at a time. */
-	if (info && !port && !ours && peer.whole && !has_counted(info))
-		ours = remember_tuple(skb, outgoing);
-	if (info && (port || ours)) {
-		if (port) {
-			ours = info->remote_port_be == port;
-			if (skb->protocol == ETH_P_IP_BE)
-				ours = ours && info->remote[0] == sk->dst_ip4 && info->family == 4;
-			else
-				ours = ours && info->remote[3] == sk->dst_ip6[3] && info->remote[2] == sk->dst_ip6[2] &&
-				       info->remote[1] == sk->dst_ip6[1] && info->remote[0] == sk->dst_ip6[0];
-		}
-		if (!ours)
-			remember_tuple(skb, outgoing);
-		if (info->header == peer.headers && length >= peer.headers) {
-			u64 one = ((u64)segments << PACKET_BITS) + payload;
-			u64 before = outgoing ? ADD(info->plain_out, one) : ADD(info->plain_in, one);
-			/* Half of what the word can hold, for nobody reads it. */
-			if (before >> 63)
-				move_to_flow(info);
-		} else {
-			u32 usual = info->protocol != IPPROTO_TCP || sk->state == TCP_ESTABLISHED ? peer.headers : 0;
-			u64 headers = ((u64)segments << PACKET_BITS) + (length - payload);
-			add_unusual(info, headers, payload, outgoing, usual);
-		}
-		if (report_names && payload) {
-			if (info->remote_port_be == PORT_DNS_BE)
-				name_of(skb, outgoing);
-			else if (outgoing && (info->flags & PAYLOADS) != PAYLOADS && info->opened != OPENED_THERE &&
-				 (info->protocol == IPPROTO_TCP ||
-				  (info->protocol == IPPROTO_UDP && info->remote_port_be == PORT_QUIC_BE)))
-				name_of(skb, outgoing);
-		}
+	if (report_names && payload)
+		report_name(skb, info, outgoing);
+	return 0;
+}
+
+/* Nearly every packet is like the one before on its socket: to or from the
+ * same peer, with headers as long. Such a packet touches one line of its entry. */
+static __always_inline void account(struct __sk_buff *skb, int outgoing)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct socket_info *info;
+	struct peer peer;
+	u32 length = skb->len, segments = skb->gso_segs;
+	if (!sk)
+		return;
+	info = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!info || find_peer(skb, &peer, outgoing, 1) || length < peer.headers ||
+	    info->shape != SHAPE(peer.protocol, peer.v6 ? 6 : 4, peer.headers) ||
+	    !(sk->dst_port ? has_connection(info, sk, peer.v6) : has_peer(info, &peer))) {
+		if (outgoing)
+			take_over(skb);
+		if (account_any(skb, outgoing))
+			count_flow(skb, outgoing);
 		return;
 	}
-	count_flow(skb, length, segments, outgoing, payload);
+	if (outgoing && !is_owner(info))
+		take_over(skb);
+	length -= peer.headers;
+	add_usual(info, segments ? segments : 1, length, outgoing);
+	if (report_names && length)
+		report_name(skb, info, outgoing);
 }
 
 SEC("cgroup_skb/egress") int on_egress(struct __sk_buff *skb)

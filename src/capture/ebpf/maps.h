@@ -3,22 +3,35 @@
 #include "records.h"
 
 /* What a socket knows of itself. It lives inside the kernel's own socket, so
- * that counting costs no look-up in a table and needs no upper bound. */
+ * that counting costs no look-up in a table and needs no upper bound.
+ *
+ * What a packet needs is in the first 56 octets, which with the kernel's own
+ * 8 before them are one line of the cache. */
 struct socket_info {
 	struct execution owner;
-	u64 cookie;
-	u32 netns;
 	u32 remote[4];
-	u32 local[4];
-	u16 remote_port_be, local_port;
-	u8 protocol, family, flags, opened;
 	/* Most packets of a socket have headers of one length. Such a packet
 	 * costs one addition: packets are the upper 24 bits of a word, and
 	 * bytes of payload the lower 40. The rest adds its packets and bytes of
 	 * headers to a second word, and its payload to the first. */
-	u32 header; /* set once, see add_unusual; 0: not yet known */
-	u64 plain_out, plain_in, unusual_out, unusual_in;
+	u64 plain_out, plain_in;
+	union {
+		struct {
+			u8 protocol, family;
+			u16 header; /* set once, see add_unusual; 0: not yet known */
+		};
+		u32 shape;
+	};
+	u16 remote_port_be;
+	u8 flags, opened;
+
+	u64 unusual_out, unusual_in;
+	u64 cookie;
+	u32 netns;
+	u32 local[4];
+	u16 local_port;
 };
+#define SHAPE(protocol, family, header) ((u32)(header) << 16 | (u32)(family) << 8 | (protocol))
 #define PACKET_BITS 40
 #define BYTE_MASK ((1ull << PACKET_BITS) - 1)
 
@@ -123,7 +136,6 @@ struct {
 } statistics SEC(".maps");
 
 #define ADD(to, value) __sync_fetch_and_add(&(to), (value))
-#define SET_ONCE(to, value) __sync_val_compare_and_swap(&(to), 0, (value))
 #define TAKE(from) __sync_lock_test_and_set(&(from), 0)
 
 static __always_inline void count(u32 which, u64 by)

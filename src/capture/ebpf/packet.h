@@ -69,7 +69,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct headers *h, int o
 }
 
 /* The short way: the length of the headers and where the peer's address and
- * port are, read in place. */
+ * port are, read in place; `common` leaves what is neither TCP nor UDP. */
 struct peer {
 	u32 headers;
 	u16 port;    /* in network byte order; 0 where the protocol has none */
@@ -79,7 +79,7 @@ struct peer {
 	u8 *address;
 };
 
-static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, int outgoing)
+static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, int outgoing, int common)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end, *p;
 	u32 at, protocol;
@@ -103,6 +103,8 @@ static __always_inline int find_peer(struct __sk_buff *skb, struct peer *peer, i
 		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMPV6)
 			return -1;
 	}
+	if (common && protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return -1;
 	peer->protocol = protocol;
 	p = data + at;
 	if (protocol == IPPROTO_TCP) {

@@ -101,11 +101,10 @@ impl Programs {
         }
         .map_err(|source| EbpfError::ControlGroup { source })?;
 
-        let (names, owner) = (u32::from(settings.names), u32::from(settings.check_owner));
+        let names = u32::from(settings.names);
         let mut loaded = EbpfLoader::new()
             .btf(Some(&types))
             .override_global("report_names", &names, true)
-            .override_global("check_owner", &owner, true)
             .load(OBJECT)
             .map_err(|source| EbpfError::Object { release: release(), source: Box::new(source) })?;
 
