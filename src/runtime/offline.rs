@@ -61,12 +61,15 @@ impl Offline {
                 }
                 self.counts.frames += 1;
                 let is_owned = record.owner.is_some() || self.owners.is_some();
-                if !is_owned && let Some(mut packet) = decode_common(&record.frame) {
-                    self.counts.add(&packet);
-                    if packet.direction.is_some() {
-                        self.orient(&mut packet);
-                    }
+                if !is_owned && let Some(packet) = decode_common(&record.frame) {
+                    // What is made elsewhere in memory and moved costs as much as its decoding.
                     packets.push(packet);
+                    if let Some(packet) = packets.last_mut() {
+                        self.counts.add(packet);
+                        if packet.direction.is_some() {
+                            self.orient(packet);
+                        }
+                    }
                 } else {
                     self.take_other(&record, &mut packets);
                 }
