@@ -36,8 +36,8 @@ use crate::attribution::{
     Attribution, Evidence, FlowUpdate, Lookup, OwnerTable, PENDING, Process, ProcessKey, UnknownReason,
 };
 use crate::flow::{
-    BATCH, CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowId, FlowKey, FlowLimits, FlowState, FlowTable,
-    OwnerSlot, SourceCount, Tag,
+    BATCH, CaptureLosses, Counters, Direction, Flow, FlowEndReason, FlowEnds, FlowId, FlowKey, FlowLimits, FlowState,
+    FlowTable, OwnerSlot, SourceCount, Tag,
 };
 use crate::names::{Application, DestinationName, FlowNames, FlowRecord, Names, Payload, Place, Places, Segment};
 use crate::packet::{DNS_PORT, FrameDirection, Packet};
@@ -268,7 +268,8 @@ impl Engine {
             id => id,
         };
         if let Some(id) = id {
-            self.read_payload(id, way, sequence, bytes, timestamp);
+            // A source reports payloads from the start of a flow on.
+            self.read_payload(id, way, true, sequence, bytes, timestamp);
         }
     }
 
@@ -635,16 +636,25 @@ impl Engine {
     fn read_payloads(&mut self, packets: &[Packet<'_>]) {
         for seen in self.flows.take_payloads() {
             if let Some(packet) = packets.get(seen.packet) {
-                self.read_payload(seen.id, seen.way, packet.tcp_sequence, packet.payload, packet.timestamp);
+                let Packet { tcp_sequence, payload, timestamp, .. } = *packet;
+                self.read_payload(seen.id, seen.way, seen.from_start, tcp_sequence, payload, timestamp);
             }
         }
     }
 
-    fn read_payload(&mut self, id: FlowId, way: FrameDirection, sequence: u32, payload: &[u8], now: Timestamp) {
-        let Some(flow) = self.flows.flow(id) else { return };
-        let owner = self.process_key(flow.owner);
+    fn read_payload(
+        &mut self,
+        id: FlowId,
+        way: FrameDirection,
+        from_start: bool,
+        sequence: u32,
+        payload: &[u8],
+        now: Timestamp,
+    ) {
+        let Some(FlowEnds { key, direction, owner }) = self.flows.ends(id) else { return };
+        let owner = self.process_key(owner);
         let Some(notes) = self.flows.extension_mut(id) else { return };
-        let segment = Segment { key: &flow.key, direction: flow.direction, way, sequence, payload, owner, now };
+        let segment = Segment { key: &key, direction, way, from_start, sequence, payload, owner, now };
         let found = self.names.observe(&mut notes.names, &segment);
         let (name, application) = (notes.names.name().cloned(), notes.names.application());
         if !notes.names.wants() {

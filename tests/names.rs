@@ -358,6 +358,7 @@ impl NamesOfCapture {
             key: &key,
             direction: *direction,
             way,
+            from_start: true,
             sequence: packet.tcp_sequence,
             payload: packet.payload,
             owner: None,

@@ -19,6 +19,6 @@ pub use key::{Direction, EndsHasher, FlowKey, LocalAddresses, Namespace, Passage
 pub use losses::CaptureLosses;
 pub use state::FlowState;
 pub use table::{
-    BATCH, Ended, Flow, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload, SourceCount,
-    Tag, ToldFlow,
+    BATCH, Ended, Flow, FlowEnds, FlowId, FlowLimits, FlowStatistics, FlowTable, MAX_FLOWS, OwnerSlot, SeenPayload,
+    SourceCount, Tag, ToldFlow,
 };

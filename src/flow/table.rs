@@ -72,6 +72,8 @@ pub struct FlowTable<X> {
     opened: Vec<FlowId>,
     /// Payloads of flows that are read.
     payloads: Vec<SeenPayload>,
+    /// The same of the packets that are being counted.
+    unread: Vec<Unread>,
     /// Flows that left the index and wait for the tick to take their bytes.
     superseded: Vec<FlowId>,
     /// Flows that were evicted clean, for the engine to report.
@@ -129,6 +131,17 @@ pub struct Flow {
     pub interface: u32,
 }
 
+/// Between whom a flow is, who opened it and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowEnds {
+    /// Which flow.
+    pub key: FlowKey,
+    /// Who opened it.
+    pub direction: Direction,
+    /// Whose flow it is.
+    pub owner: OwnerSlot,
+}
+
 /// A flow that leaves the table or is reported while open.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
@@ -162,6 +175,8 @@ pub struct SeenPayload {
     pub packet: usize,
     /// The way it went.
     pub way: FrameDirection,
+    /// Whether its connection was seen to open.
+    pub from_start: bool,
 }
 
 /// What a source counted on a flow since it last said so.
@@ -194,6 +209,14 @@ pub struct ToldFlow {
     pub interface: u32,
     /// What passed since it was last told of.
     pub counters: Counters,
+}
+
+/// A packet with a payload on an entry that is read. Which flow it is stands in the cold part, and has to be waited for.
+#[derive(Debug, Clone, Copy)]
+struct Unread {
+    index: u32,
+    packet: usize,
+    out: bool,
 }
 
 /// An entry to be.
@@ -240,6 +263,7 @@ impl<X: Default> FlowTable<X> {
             dirty: Vec::new(),
             opened: Vec::new(),
             payloads: Vec::new(),
+            unread: Vec::new(),
             superseded: Vec::new(),
             evicted: Vec::new(),
             expiry: Expiry::default(),
@@ -274,12 +298,26 @@ impl<X: Default> FlowTable<X> {
         for (place, (packet, &hash)) in packets.iter().zip(&hashes).enumerate() {
             let ahead = hashes.get(place + AHEAD).map_or(NONE, |hash| self.look_for(*hash));
             let likely = std::mem::replace(&mut likely[place % AHEAD], ahead);
-            let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot));
-            let found = way.map(|out| (likely, out)).or_else(|| self.find(hash, packet, slot));
-            if let Some((id, way)) = self.count(found, hash, packet, slot, local, allow) {
-                self.payloads.push(SeenPayload { id, packet: place, way });
+            let way = self.hot.get(likely).and_then(|hot| hot.way_of(packet, slot).filter(|_| !hot.reopens(packet)));
+            let entry = match way {
+                Some(out) => Some((likely, out)),
+                None => self.find_or_open(hash, packet, slot, local),
+            };
+            let Some((index, out)) = entry else { continue };
+            if self.count(index, out, packet, allow) {
+                let cold = &self.cold[index];
+                prefetch(&raw const cold.serial);
+                prefetch(&raw const cold.extension);
+                self.unread.push(Unread { index, packet: place, out });
             }
         }
+        let mut unread = take(&mut self.unread);
+        for Unread { index, packet, out } in unread.drain(..) {
+            let way = if out { FrameDirection::Out } else { FrameDirection::In };
+            let (id, from_start) = (self.id_of(index), self.hot[index].has(SYN_SEEN));
+            self.payloads.push(SeenPayload { id, packet, way, from_start });
+        }
+        self.unread = unread;
         self.hashes = hashes;
     }
 
@@ -287,8 +325,9 @@ impl<X: Default> FlowTable<X> {
     #[inline(always)]
     fn look_for(&self, hash: u64) -> u32 {
         let likely = self.index.likely(hash).unwrap_or(NONE);
-        if let Some(hot) = self.hot.get(likely) {
+        if let (Some(hot), Some(last)) = (self.hot.get(likely), self.last.get(likely)) {
             prefetch(hot);
+            prefetch(last);
         }
         likely
     }
@@ -456,6 +495,14 @@ impl<X: Default> FlowTable<X> {
         self.holds(id).then(|| self.copy_out(id.index))
     }
 
+    /// Those of a flow's facts that its payloads are read by.
+    pub fn ends(&self, id: FlowId) -> Option<FlowEnds> {
+        let Cold { namespace, direction, owner, .. } =
+            self.cold.get(id.index).filter(|cold| cold.serial == id.serial)?;
+        let key = self.hot[id.index].key(*namespace);
+        Some(FlowEnds { key, direction: *direction, owner: *owner })
+    }
+
     /// What the engine keeps with a flow.
     pub fn extension_mut(&mut self, id: FlowId) -> Option<&mut X> {
         self.holds(id).then(|| &mut self.cold[id.index].extension)
@@ -565,6 +612,7 @@ impl<X: Default> FlowTable<X> {
         }
         self.unlink(id.index);
         self.hot[id.index] = Hot::default();
+        self.unread.retain(|unread| unread.index != id.index);
         let cold = &mut self.cold[id.index];
         cold.serial = cold.serial.wrapping_add(1);
         self.free.push(id.index);
@@ -611,48 +659,57 @@ impl<X: Default> FlowTable<X> {
         self.index.candidates(hash).find(|&index| self.hot[index].slot == slot && self.key_of(index) == *key)
     }
 
-    /// Counts a packet; gives its flow and way where its payload is to be read.
-    #[inline]
-    fn count(
+    /// The entry that a packet belongs to or opens, and whether it went out; `None` where there is no room for it.
+    #[inline(never)]
+    fn find_or_open(
         &mut self,
-        found: Option<(u32, bool)>,
         hash: u64,
         packet: &Packet<'_>,
         slot: OwnerSlot,
         local: &LocalAddresses,
-        allow: &mut impl FnMut(Tag, u64) -> u64,
-    ) -> Option<(FlowId, FrameDirection)> {
-        let (index, out) = match found {
-            Some((index, out)) if !self.reopens(index, packet) => (index, out),
-            found => {
-                if let Some((index, _)) = found {
-                    self.supersede(index);
-                }
-                let Some(opened) = self.open(hash, packet, slot, local) else {
-                    self.statistics.refused += 1;
-                    self.statistics.refused_bytes += packet.bytes.0;
-                    return None;
-                };
-                opened
+    ) -> Option<(u32, bool)> {
+        let found = self.find(hash, packet, slot);
+        if let Some((index, out)) = found {
+            if !self.hot[index].reopens(packet) {
+                return Some((index, out));
             }
-        };
-        self.note_last(index, packet.timestamp);
+            self.supersede(index);
+        }
+        let opened = self.open(hash, packet, slot, local);
+        if opened.is_none() {
+            self.statistics.refused += 1;
+            self.statistics.refused_bytes += packet.bytes.0;
+        }
+        opened
+    }
+
+    /// Counts a packet; says whether its payload is to be read.
+    #[inline]
+    fn count(&mut self, index: u32, out: bool, packet: &Packet<'_>, allow: &mut impl FnMut(Tag, u64) -> u64) -> bool {
         let hot = &mut self.hot[index];
         let (ends, is_read) = (hot.follow(out, packet.tcp_flags), hot.has(READ));
         let is_summed = hot.is_settled() && self.tallies.add(hot.tag, out, packet, allow);
+        // What is in no sum is marked as such first, if it is not yet.
+        let is_counted = (is_summed || hot.has(DIRTY)) && hot.add(out, packet);
+        if !is_counted {
+            self.count_apart(index, is_summed, out, packet);
+        }
+        if ends {
+            self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
+        }
+        self.note_last(index, packet.timestamp);
+        is_read && !packet.payload.is_empty()
+    }
+
+    /// Counts a packet that its entry could not just add.
+    #[inline(never)]
+    fn count_apart(&mut self, index: u32, is_summed: bool, out: bool, packet: &Packet<'_>) {
         if !is_summed {
             self.mark(index);
         }
         if !self.hot[index].add(out, packet) {
             self.outgrown(index).add(&counters_of(out, packet));
         }
-        if ends {
-            self.expiry.schedule(self.id_of(index), packet.timestamp.after(LINGER));
-        }
-        if !is_read || packet.payload.is_empty() {
-            return None;
-        }
-        Some((self.id_of(index), if out { FrameDirection::Out } else { FrameDirection::In }))
     }
 
     /// Notes that what passes on a flow is in no sum from here to the tick.
@@ -683,12 +740,6 @@ impl<X: Default> FlowTable<X> {
         room
     }
 
-    /// Whether the packet opens a connection anew on the tuple of one that ended.
-    #[inline]
-    fn reopens(&self, index: u32, packet: &Packet<'_>) -> bool {
-        self.hot[index].has(ENDED) && packet.tcp_flags.is_some_and(TcpFlags::opens)
-    }
-
     fn supersede(&mut self, index: u32) {
         self.unlink(index);
         self.superseded.push(self.id_of(index));
@@ -712,6 +763,11 @@ impl<X: Default> FlowTable<X> {
         if self.statistics.live >= self.limits.max_flows && !self.evict() {
             return None;
         }
+        if self.index.is_full() {
+            let Self { index, hot, cold, hasher, .. } = self;
+            let found = (0..hot.len()).filter(|&other| hot[other].has(INDEXED));
+            index.grow(found.map(|other| (hasher.hash_key(&key_of(hot, cold, other)), other)));
+        }
         let Opened { key, slot, direction, local_opened, at, interface } = opened;
         let flags = INDEXED | READ | if local_opened { LOCAL_OPENED } else { 0 };
         let hot = Hot::new(&key, slot, flags);
@@ -731,8 +787,7 @@ impl<X: Default> FlowTable<X> {
                 self.hot.push(hot)
             }
         };
-        let Self { index: table, hot, cold, hasher, .. } = self;
-        table.insert(hash, index, |other| hasher.hash_key(&key_of(hot, cold, other)));
+        self.index.insert(hash, index);
         let id = self.id_of(index);
         self.expiry.schedule(id, at.after(self.limits.idle_timeout));
         self.opened.push(id);

@@ -62,6 +62,8 @@ pub struct Segment<'a> {
     pub direction: Direction,
     /// The way the payload went.
     pub way: FrameDirection,
+    /// Whether the flow was seen from its start.
+    pub from_start: bool,
     /// The number of its first octet in a TCP stream.
     pub sequence: u32,
     /// As much of it as was captured.
@@ -390,6 +392,10 @@ impl Names {
                 flow.finish();
                 false
             }
+            // From the middle of a connection that is older than the capture: no piece of its start.
+            Reading::Unknown if !segment.from_start && flow.application == Application::Unknown && reader.is_none() => {
+                false
+            }
             Reading::Hello(_) | Reading::Request(_) | Reading::Unknown => {
                 flow.learnt().reader = reader.or_else(|| {
                     let mut stream = Stream::default();
@@ -690,6 +696,7 @@ mod tests {
         direction: Direction,
         flow: FlowNames,
         owner: Option<ProcessKey>,
+        from_start: bool,
         sequence: [u32; 2],
     }
 
@@ -700,7 +707,7 @@ mod tests {
             let key = FlowKey::of(&tuple, FrameDirection::Out);
             let mut flow = FlowNames::default();
             names.open(&mut flow, &key, owner, now());
-            Self { key, direction: Direction::Outbound, flow, owner, sequence: [u32::MAX - 5, 77] }
+            Self { key, direction: Direction::Outbound, flow, owner, from_start: true, sequence: [u32::MAX - 5, 77] }
         }
 
         fn say(&mut self, names: &mut Names, way: FrameDirection, payload: &[u8]) -> Found {
@@ -709,6 +716,7 @@ mod tests {
                 key: &self.key,
                 direction: self.direction,
                 way,
+                from_start: self.from_start,
                 sequence: *sequence,
                 payload,
                 owner: self.owner,
@@ -833,6 +841,29 @@ mod tests {
             }
             assert_eq!(talk.name().sni.as_deref(), Some("pq.example"), "{order:?}");
             assert_eq!(talk.flow.application(), Application::Tls);
+        }
+    }
+
+    #[test]
+    fn what_comes_from_the_middle_of_a_connection_is_not_kept() {
+        let mut names = Names::new(100);
+        let record = hello("late.example", 0);
+        for (from_start, kept) in [(false, None), (true, Some("late.example"))] {
+            let mut talk = Talk { from_start, ..Talk::open(&mut names, Protocol::TCP, GOOD, 443, ALICE) };
+            let (start, (first, second)) = (talk.sequence[0], record.split_at(20));
+            talk.sequence[0] = start.wrapping_add(20);
+            talk.say(&mut names, FrameDirection::Out, second);
+            assert_eq!(talk.flow.has_reader(), from_start);
+            talk.sequence[0] = start;
+            talk.say(&mut names, FrameDirection::Out, first);
+            assert_eq!(talk.flow.name().and_then(|name| name.sni.as_deref()), kept);
+            talk.sequence[0] = start.wrapping_add(20);
+            talk.say(&mut names, FrameDirection::Out, second);
+            assert_eq!(
+                talk.name().sni.as_deref(),
+                Some("late.example"),
+                "what begins is understood wherever it stands"
+            );
         }
     }
 

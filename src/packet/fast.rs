@@ -26,7 +26,7 @@ pub(super) fn decode<'a>(frame: &Frame<'a>) -> Option<Packet<'a>> {
         return None;
     }
     let segment_bytes = bytes.saturating_sub(header_length);
-    let segment = segment.get(..segment_bytes as usize).unwrap_or(segment);
+    let segment = segment.get(..segment.len().min(segment_bytes as usize)).unwrap_or(segment);
     let transport = Transport::read(protocol, segment);
     Some(Packet {
         timestamp: frame.timestamp,

@@ -76,14 +76,20 @@ impl Hot {
         if self.protocol != tuple.protocol || self.slot != slot || self.flags & (INDEXED | NAMESPACED) != INDEXED {
             return None;
         }
-        // Without a branch between the two ways: which comes next is not to be foreseen.
-        let out = self.local.is_same(&tuple.source)
-            & self.remote.is_same(&tuple.destination)
-            & (packet.direction != Some(In));
-        let back = self.local.is_same(&tuple.destination)
-            & self.remote.is_same(&tuple.source)
-            & (packet.direction != Some(Out));
-        (out | back).then_some(out)
+        // Without a branch between the two ways, even one that a compiler makes of an "or": which comes next is not to be foreseen.
+        let out = self.local.difference(&tuple.source)
+            | self.remote.difference(&tuple.destination)
+            | u64::from(packet.direction == Some(In));
+        let back = self.local.difference(&tuple.destination)
+            | self.remote.difference(&tuple.source)
+            | u64::from(packet.direction == Some(Out));
+        (out.min(back) == 0).then_some(out == 0)
+    }
+
+    /// Whether the packet opens a connection anew on the tuple of this one, which ended.
+    #[inline]
+    pub(super) fn reopens(&self, packet: &Packet<'_>) -> bool {
+        self.has(ENDED) && packet.tcp_flags.is_some_and(TcpFlags::opens)
     }
 
     /// Adds a packet; `false`, and nothing added, where a sum would outgrow its bits.
@@ -122,19 +128,14 @@ impl Hot {
     #[inline]
     pub(super) fn follow(&mut self, out: bool, tcp_flags: Option<TcpFlags>) -> bool {
         let from_responder = out != self.has(LOCAL_OPENED);
-        let Some(tcp) = tcp_flags else {
-            if from_responder {
-                self.flags |= ANSWERED;
-            }
-            return false;
-        };
-        let was_ended = self.has(ENDED);
-        if tcp.0 & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) != 0 {
+        if let Some(tcp) = tcp_flags.filter(|tcp| tcp.0 & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) != 0) {
+            let was_ended = self.has(ENDED);
             self.follow_signal(out, from_responder, tcp);
-        } else if from_responder {
-            self.flags |= ANSWERED;
+            return !was_ended && self.has(ENDED);
         }
-        !was_ended && self.has(ENDED)
+        // Without a branch: which way comes next is not to be foreseen.
+        self.flags |= ANSWERED * u16::from(from_responder);
+        false
     }
 
     fn follow_signal(&mut self, out: bool, from_responder: bool, tcp: TcpFlags) {

@@ -60,11 +60,22 @@ impl Index {
         })
     }
 
-    /// Enters a number that is not there; `hash_of` gives the hashes of those that are.
-    pub(super) fn insert(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
-        if (self.len + 1) * 4 > self.lines.len() * ENTRIES * 3 {
-            self.grow(hash_of);
-        }
+    /// Whether there is no room for a further number until it grows.
+    pub(super) fn is_full(&self) -> bool {
+        (self.len + 1) * 4 > self.lines.len() * ENTRIES * 3
+    }
+
+    /// Makes room; `all` are the numbers that are there, with their hashes.
+    ///
+    /// They are given in the order in which they lie in memory: looking them up in the order of this index would wait
+    /// for each.
+    pub(super) fn grow(&mut self, all: impl Iterator<Item = (u64, u32)>) {
+        self.lines = vec![Line::default(); (self.lines.len() * 2).max(1)];
+        all.for_each(|(hash, number)| self.put(hash, number));
+    }
+
+    /// Enters a number that is not there, where there is room.
+    pub(super) fn insert(&mut self, hash: u64, number: u32) {
         self.put(hash, number);
         self.len += 1;
     }
@@ -85,20 +96,8 @@ impl Index {
         self.len -= 1;
     }
 
-    fn grow(&mut self, hash_of: impl Fn(u32) -> u64) {
-        let lines = vec![Line::default(); (self.lines.len() * 2).max(1)];
-        for line in std::mem::replace(&mut self.lines, lines) {
-            for (number, tag) in line.entries.into_iter().zip(line.tags) {
-                if tag != 0 {
-                    self.put(hash_of(number), number);
-                }
-            }
-        }
-    }
-
     fn put(&mut self, hash: u64, number: u32) {
         let (mut at, mask) = (self.home(hash), self.lines.len().wrapping_sub(1));
-        // There is room, since the index is never full.
         loop {
             let line = &mut self.lines[at];
             if let Some(place) = line.tags.iter().position(|tag| *tag == 0) {
@@ -173,7 +172,10 @@ mod tests {
             for (enters, number) in steps {
                 match (enters, plain.contains_key(&number)) {
                     (true, false) => {
-                        index.insert(hash(number), number, hash);
+                        if index.is_full() {
+                            index.grow(plain.iter().map(|(number, hash)| (*hash, *number)));
+                        }
+                        index.insert(hash(number), number);
                         plain.insert(number, hash(number));
                     }
                     (false, true) => {
@@ -199,7 +201,12 @@ mod tests {
         let hash = |number: u32| foldhash::quality::FixedState::default().hash_one(number);
         let mut index = Index::default();
         assert_eq!(index.likely(hash(1)), None);
-        (0..100_000).for_each(|number| index.insert(hash(number), number, hash));
+        for number in 0..100_000 {
+            if index.is_full() {
+                index.grow((0..number).map(|number| (hash(number), number)));
+            }
+            index.insert(hash(number), number);
+        }
         let right = (0..100_000).filter(|number| index.likely(hash(*number)) == Some(*number)).count();
         assert!(right > 95_000, "{right}");
     }

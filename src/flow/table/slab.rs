@@ -5,7 +5,9 @@ use std::ops::{Index, IndexMut};
 /// Entries by number.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    chunks: Vec<Vec<T>>,
+    /// Of a length that is known, so that a number needs one comparison.
+    chunks: Vec<Box<[T; CHUNK]>>,
+    len: u32,
 }
 
 const CHUNK_BITS: u32 = 12;
@@ -13,33 +15,34 @@ const CHUNK: usize = 1 << CHUNK_BITS;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new() }
+        Self { chunks: Vec::new(), len: 0 }
+    }
+}
+
+impl<T: Default> Slab<T> {
+    /// Adds an entry and gives its number.
+    pub(super) fn push(&mut self, entry: T) -> u32 {
+        let index = self.len;
+        if (index as usize).is_multiple_of(CHUNK) {
+            let empty: Box<[T]> = std::iter::repeat_with(T::default).take(CHUNK).collect();
+            self.chunks.extend(empty.try_into().ok());
+        }
+        self[index] = entry;
+        self.len += 1;
+        index
     }
 }
 
 impl<T> Slab<T> {
-    /// Adds an entry and gives its number.
-    pub(super) fn push(&mut self, entry: T) -> u32 {
-        let index = self.len();
-        if (index as usize).is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(entry);
-        }
-        index
-    }
-
     /// How many entries there are.
     pub(super) fn len(&self) -> u32 {
-        let full = self.chunks.len().saturating_sub(1) * CHUNK;
-        u32::try_from(full + self.chunks.last().map_or(0, Vec::len)).unwrap_or(u32::MAX)
+        self.len
     }
 
-    /// The entry of a number, where there is one.
+    /// The entry of a number, where there is one; one that is still to be added may be found as its default.
     #[inline]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
-        self.chunks.get((index >> CHUNK_BITS) as usize)?.get(index as usize % CHUNK)
+        Some(&self.chunks.get((index >> CHUNK_BITS) as usize)?[index as usize % CHUNK])
     }
 }
 
