@@ -81,25 +81,43 @@ struct Costs {
     pcap: f64,
 }
 
+/// Both sources at work: the kernel source in a control group, the libpcap source on the first link.
+struct Sources {
+    group: ControlGroup,
+    reader: Reading,
+    capture: Child,
+}
+
+impl Sources {
+    fn start(lab: &Lab, name: &str) -> Option<Self> {
+        let group = control_group(name)?;
+        let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
+        // The source looks for a socket of its own, which it sees in that group only.
+        group.enter();
+        let source = Source::open(&settings, now()).expect("it opened before");
+        group.leave();
+        let reader = Reading::start(source);
+        let capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
+        std::thread::sleep(Duration::from_secs(2));
+        Some(Self { group, reader, capture })
+    }
+}
+
+/// A control group for a part of the bench, which is skipped where there can be none.
+fn control_group(name: &str) -> Option<ControlGroup> {
+    let group = ControlGroup::new(name);
+    if let Err(error) = &group {
+        println!("skipped: no control group of our own: {error}");
+    }
+    group.ok()
+}
+
 /// Datagrams with a payload of `size` bytes, by paired differences.
 fn packets(lab: &Lab, size: usize) -> Option<Costs> {
-    let (group, bare) = match (ControlGroup::new("counted"), ControlGroup::new("called")) {
-        (Ok(group), Ok(bare)) => (group, bare),
-        (Err(error), _) | (_, Err(error)) => {
-            println!("skipped: no control group of our own: {error}");
-            return None;
-        }
-    };
+    let bare = control_group("called")?;
     // What the kernel takes to call any program, which is the larger part of what ours takes.
     let _nothing = attach_nothing(&bare).expect("the kernel takes programs");
-    let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
-    // The source looks for a socket of its own, which it sees in that group only.
-    group.enter();
-    let source = Source::open(&settings, now()).expect("it opened before");
-    group.leave();
-    let reader = Reading::start(source);
-    let mut capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
-    std::thread::sleep(Duration::from_secs(2));
+    let Sources { group, reader, mut capture } = Sources::start(lab, "counted")?;
 
     // A socket belongs to the group in which it was made.
     let plain = Pair::new(lab, "b", None, None);
@@ -184,17 +202,7 @@ fn paced(lab: &Lab, source: &str) -> f64 {
 
 /// A connection that carries much: what both sources take for 64 kB, path and process, at the sender's end.
 fn bulk(lab: &Lab) {
-    let Ok(group) = ControlGroup::new("bulk") else {
-        println!("skipped: no control group of our own");
-        return;
-    };
-    let settings = Settings { cgroup: Some(group.path.clone()), ..Settings::default() };
-    group.enter();
-    let source = Source::open(&settings, now()).expect("it opened before");
-    group.leave();
-    let reader = Reading::start(source);
-    let mut capture = lab.egret(&["--source", "pcap", "--interface", "a0"]);
-    std::thread::sleep(Duration::from_secs(2));
+    let Some(Sources { group, reader, mut capture }) = Sources::start(lab, "bulk") else { return };
     let mut plain = Transfer::new(lab, "b", None);
     let mut tapped = Transfer::new(lab, "a", None);
     let mut counted = Transfer::new(lab, "b", Some(&group));
